@@ -22,6 +22,9 @@ enum { MICA_FORWARD, MICA_BACKWARD, MICA_JVP, MICA_BACKWARD_JVP, MICA_NFACE };
 enum { MICA_REF, MICA_CPU, MICA_CUDA, MICA_NBACKEND };
 enum { MICA_V = 1, MICA_D = 2, MICA_T = 4, MICA_TD = 8 }; /* wire bits */
 
+MICA_API const char *mica_face_name(int face);       /* "forward" ...; "?" if unknown */
+MICA_API const char *mica_backend_name(int backend); /* "ref" ...; "?" if unknown */
+
 /* ---- wires and ports ---- */
 enum { MICA_MAX_RANK = 5 };                  /* axes of a port, the task axis included */
 enum { MICA_ADD = 1 };                       /* wire flag: add to what is there; without it, overwrite */
