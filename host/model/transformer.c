@@ -1,0 +1,126 @@
+/* a pre-norm decoder as in GPT-2 (Radford et al. 2019): x += proj(attention(norm(x))); x += down(act(up(norm(x)))). */
+#include <math.h>
+#include <stdio.h>
+
+#include "host/model/models.h"
+
+typedef struct config {
+  int64_t layers, width, heads, positions, norm, activation, mask, max_length;
+  double  mlp, init, eps;
+  int32_t bias;
+} config;
+
+#define ACTIVATIONS "gelu|gelu_tanh|relu|silu"
+enum { POSITIONS_LEARNED, POSITIONS_ROTARY, POSITIONS_NONE };
+enum { NORM_LAYERNORM, NORM_RMSNORM };
+
+#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+static const mica_key keys[] = {
+  KEY(layers, MICA_KEY_INT, "4", 1, 1024, NULL, "blocks"),
+  KEY(width, MICA_KEY_INT, "128", 1, 65536, NULL, "channels of the residual stream"),
+  KEY(heads, MICA_KEY_INT, "4", 1, 1024, NULL, "attention heads; must divide width"),
+  KEY(mlp, MICA_KEY_REAL, "4", 1e-3, 64, NULL, "hidden channels of a block's MLP, in widths"),
+  KEY(positions, MICA_KEY_CHOICE, "learned", 0, 0, "learned|rotary|none", "how a token knows its place"),
+  KEY(max_length, MICA_KEY_INT, "0", 0, 1 << 24, NULL, "learned positions; 0: the longest sequence of the family"),
+  KEY(norm, MICA_KEY_CHOICE, "layernorm", 0, 0, "layernorm|rmsnorm", "normalisation before each sublayer and at the end"),
+  KEY(eps, MICA_KEY_REAL, "1e-5", 1e-12, 1, NULL, "added to the variance in a normalisation"),
+  KEY(activation, MICA_KEY_CHOICE, "gelu", 0, 0, ACTIVATIONS, "of the MLP"),
+  KEY(mask, MICA_KEY_CHOICE, "causal", 0, 0, "causal|full", "what a token sees: those before it and itself, or all"),
+  KEY(bias, MICA_KEY_BOOL, "yes", 0, 0, NULL, "biases in linear maps and layernorm"),
+  KEY(init, MICA_KEY_REAL, "0.02", 0, 10, NULL,
+      "standard deviation of initial weights; residual projections have 1/sqrt(2 layers) of it"),
+};
+
+static mica_value norm(mica_program *p, const config *c, mica_value x, const char *path) {
+  static const char *const ops[] = { "layernorm", "rmsnorm" };
+  char settings[64];
+  snprintf(settings, sizeof settings, "eps=%.9g", c->eps);
+  mica_init one = { MICA_INIT_ONE, 0 }, zero = { MICA_INIT_ZERO, 0 };
+  mica_bind binds[3] = { { "x", x }, { "w", micah_model_param(p, one, c->width, 0, "%s.weight", path) } };
+  int32_t n = 2;
+  if (c->norm == NORM_LAYERNORM && c->bias)
+    binds[n++] = (mica_bind){ "b", micah_model_param(p, zero, c->width, 0, "%s.bias", path) };
+  return mica_program_op(p, path, ops[c->norm], settings, n, binds);
+}
+
+/* act(x w^T + b) + res; res -1: none */
+static mica_value linear(mica_program *p, const config *c, mica_value x, int64_t from, int64_t to, double scale,
+                         const char *settings, mica_value res, const char *path) {
+  mica_init normal = { MICA_INIT_NORMAL, scale }, zero = { MICA_INIT_ZERO, 0 };
+  mica_bind binds[4] = { { "x", x }, { "w", micah_model_param(p, normal, to, from, "%s.weight", path) } };
+  int32_t n = 2;
+  if (c->bias) binds[n++] = (mica_bind){ "b", micah_model_param(p, zero, to, 0, "%s.bias", path) };
+  if (res >= 0) binds[n++] = (mica_bind){ "res", res };
+  return mica_program_op(p, path, "linear", settings, n, binds);
+}
+
+static mica_value attention(mica_program *p, const config *c, mica_value x, int64_t layer) {
+  static const char *const masks[] = { "mask=causal", "mask=full" };
+  int64_t width = c->width, heads[2] = { c->heads, width / c->heads };
+  mica_value part[3];
+  char path[64];
+  for (int i = 0; i < 3; i++) {
+    /* q, k and v are views of one product */
+    part[i] = mica_program_reshape(p, mica_program_slice(p, x, i * width, width), 2, heads);
+    if (c->positions == POSITIONS_ROTARY && i < 2) {
+      snprintf(path, sizeof path, "blocks.%lld.attn.rotary_%c", (long long)layer, "qk"[i]);
+      part[i] = mica_program_op(p, path, "rotary", NULL, 1, (mica_bind[]){ { "x", part[i] } });
+    }
+  }
+  snprintf(path, sizeof path, "blocks.%lld.attn", (long long)layer);
+  mica_value y = mica_program_op(p, path, "attention", masks[c->mask], 3,
+                                 (mica_bind[]){ { "q", part[0] }, { "k", part[1] }, { "v", part[2] } });
+  return mica_program_reshape(p, y, 1, &width);
+}
+
+static mica_value block(mica_program *p, const config *c, mica_value x, int64_t layer) {
+  static const char *const act[] = { "act=gelu", "act=gelu_tanh", "act=relu", "act=silu" };
+  int64_t width = c->width, hidden = (int64_t)llround(c->mlp * (double)width);
+  double residual = c->init / sqrt(2.0 * (double)c->layers);
+  char path[6][64];
+  static const char *const parts[] = { "ln1", "attn.qkv", "attn.proj", "ln2", "mlp.up", "mlp.down" };
+  for (int i = 0; i < 6; i++) snprintf(path[i], sizeof path[i], "blocks.%lld.%s", (long long)layer, parts[i]);
+  mica_value h = norm(p, c, x, path[0]);
+  h = linear(p, c, h, width, 3 * width, c->init, NULL, -1, path[1]);
+  h = attention(p, c, h, layer);
+  x = linear(p, c, h, width, width, residual, NULL, x, path[2]);
+  h = norm(p, c, x, path[3]);
+  h = linear(p, c, h, width, hidden, c->init, act[c->activation], -1, path[4]);
+  return linear(p, c, h, hidden, width, residual, NULL, x, path[5]);
+}
+
+static mica_value build(mica_program *p, const void *settings, const mica_field *fields, const mica_value *inputs,
+                        int32_t n, int64_t longest, int64_t outputs) {
+  const config *c = settings;
+  if (c->width % c->heads)
+    return mica_error(MICA_ERR_CONFIG, "model transformer: width %lld is not a multiple of heads %lld", (long long)c->width,
+                      (long long)c->heads);
+  if (c->positions == POSITIONS_ROTARY && c->width / c->heads % 2)
+    return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions need an even head size, got %lld / %lld",
+                      (long long)c->width, (long long)c->heads);
+  if (llround(c->mlp * (double)c->width) < 1)
+    return mica_error(MICA_ERR_CONFIG, "model transformer: mlp %g of width %lld leaves no hidden channel", c->mlp,
+                      (long long)c->width);
+  mica_value x = micah_model_read_in(p, "transformer", fields, inputs, n, c->width, c->init);
+  if (c->positions == POSITIONS_LEARNED && x >= 0) {
+    if (c->max_length && c->max_length < longest)
+      return mica_error(MICA_ERR_CONFIG, "model transformer: max_length %lld is below the family's longest sequence, %lld",
+                        (long long)c->max_length, (long long)longest);
+    mica_init normal = { MICA_INIT_NORMAL, c->init };
+    mica_value table = micah_model_param(p, normal, c->max_length ? c->max_length : longest, c->width, "pos.weight");
+    x = mica_program_op(p, "pos", "position_add", NULL, 2, (mica_bind[]){ { "x", x }, { "w", table } });
+  }
+  for (int64_t i = 0; x >= 0 && i < c->layers; i++) x = block(p, c, x, i);
+  x = norm(p, c, x, "ln_f");
+  return linear(p, c, x, c->width, outputs, c->init, NULL, -1, "read_out");
+}
+
+const mica_model micah_model_transformer = {
+  .size = sizeof(mica_model),
+  .name = "transformer",
+  .doc = "pre-norm decoder with softmax attention, as GPT-2",
+  .keys = keys,
+  .n_keys = MICA_COUNT(keys),
+  .config_size = sizeof(config),
+  .build = build,
+};
