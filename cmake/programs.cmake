@@ -1,12 +1,12 @@
 file(GLOB cli_sources CONFIGURE_DEPENDS host/cli/*.c)
-if(cli_sources)
-  add_executable(mica_program ${cli_sources})
-  set_target_properties(mica_program PROPERTIES OUTPUT_NAME mica)
-  target_link_libraries(mica_program PRIVATE mica_internal)
-  target_link_options(mica_program PRIVATE -rdynamic) # plugins find the public symbols in the program itself
-endif()
-file(GLOB bench_sources CONFIGURE_DEPENDS bench/bench_ops*.c)
-if(MICA_BENCH AND bench_sources)
+add_executable(mica_program ${cli_sources})
+set_target_properties(mica_program PROPERTIES OUTPUT_NAME mica ENABLE_EXPORTS ON) # plugins find the public symbols here
+target_link_libraries(mica_program PRIVATE mica_internal)
+
+if(MICA_BENCH)
+  file(GLOB bench_sources CONFIGURE_DEPENDS bench/bench_ops*.c)
   add_executable(bench_ops ${bench_sources})
   target_link_libraries(bench_ops PRIVATE mica_internal)
+  add_executable(bench_train bench/bench_train.c)
+  target_link_libraries(bench_train PRIVATE mica_internal)
 endif()
