@@ -70,9 +70,12 @@ typedef struct mica_family {
    * classes, squared error against the target for regression; 0 where the weight is 0. reads the batch's fields only
    * where it needs no latent truth. thread-safe. NULL when there is none. */
   mica_status (*exact)(void *self, int32_t which, const mica_batch *batch, double *loss);
-  /* write the fields of one task from a user's own data, for predict: `values` (rows, columns), targets last. NULL: no. */
+  /* write the fields of one task from a user's own data, for predict: `values` (rows, columns), targets last; the last
+   * target may be NaN: to predict. sizes: rows of each axis; batch NULL: only these. NULL: no. */
   mica_status (*encode)(void *self, const double *values, int64_t rows, int64_t columns, int32_t *sizes,
                         const mica_batch *batch);
+  /* a line on a task for reports ("amh bytes 0 to 255"), cut to size bytes with its NUL. thread-safe. NULL: no. */
+  mica_status (*describe)(void *self, int64_t task, char *text, size_t size);
 } mica_family;
 
 #ifdef __cplusplus
