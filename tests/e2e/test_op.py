@@ -1,0 +1,70 @@
+"""mica op: list, describe and single faces on given arrays."""
+import math
+
+from support import Case, floats, main, tensors, write_tensors
+
+FACES = ("forward", "backward", "jvp", "backward_jvp")
+
+
+class Op(Case):
+    def test_list_is_complete(self):
+        rows = self.json("op", "--list")
+        keys = {(r["op"], r["face"], r["backend"], r["dtype"]) for r in rows}
+        self.assertEqual(len(keys), len(rows), "each face once")
+        for op in {r["op"] for r in rows}:
+            for face in FACES:
+                self.assertIn((op, face, "ref", "f64"), keys)
+                self.assertIn((op, face, "ref", "bf16"), keys)
+                self.assertIn((op, face, "cpu", "f32"), keys)
+
+    def test_describe_every_operation(self):
+        for op in sorted({r["op"] for r in self.json("op", "--list")}):
+            described = self.json("op", op, "--describe")
+            self.assertTrue(described["ports"])
+            self.mica("op", op, "--describe")
+
+    def run_face(self, op, face, values, *options, **kwargs):
+        write_tensors(self.path("in.safetensors"), values)
+        self.mica("op", op, "--face", face, "--in", self.path("in.safetensors"), "--out", self.path("out.safetensors"),
+                  *options, **kwargs)
+        return {k: (v[1], floats(v)) for k, v in tensors(self.path("out.safetensors"))[0].items()}
+
+    def test_linear_with_shared_weight(self):
+        values = {"x.v": ([2, 1, 2], [1, 2, 3, 4]), "w.v": ([1, 2], [10, 1]), "b.v": ([1], [0.5]), "y.d": ([2, 1, 1], [1, 2])}
+        for backend in ("ref", "cpu"):
+            out = self.run_face("linear", "backward", values, "--backend", backend)
+            self.assertEqual(out["y.v"], ([2, 1, 1], [12.5, 34.5]))
+            self.assertEqual(out["w.d"], ([1, 2], [7, 10]))
+            self.assertEqual(out["x.d"], ([2, 1, 2], [10, 1, 20, 2]))
+            self.assertEqual(out["b.d"], ([1], [3]))
+
+    def test_second_order_of_softplus_like(self):
+        # y = tanh(x): td = y.d * f''(x) * t where y.td is zero
+        x = 0.7
+        out = self.run_face("tanh", "backward_jvp", {"x.v": ([1, 1, 1], [x]), "x.t": ([1, 1, 1], [1]), "y.d": ([1, 1, 1], [2])},
+                            "--backend", "ref")
+        t = math.tanh(x)
+        self.assertAlmostEqual(out["x.td"][1][0], 2 * -2 * t * (1 - t * t), places=6)
+
+    def test_errors(self):
+        good = {"x.v": ([1, 2, 2], [1, 2, 3, 4])}
+        write_tensors(self.path("in.safetensors"), {"y.q": ([1], [1])})
+        io = ["--in", self.path("in.safetensors"), "--out", self.path("out.safetensors")]
+        _, err = self.mica("op", "tanh", *io, code=4)
+        self.assertIn("y.q", err)
+        _, err = self.mica("op", "tnah", *io, code=3)
+        self.assertIn("tanh", err)
+        write_tensors(self.path("in.safetensors"), good)
+        _, err = self.mica("op", "tanh", *io, "--dtype", "f64", code=5)
+        for word in ("tanh", "forward", "cpu", "f64"):
+            self.assertIn(word, err)
+        _, err = self.mica("op", "tanh", *io, "--backend", "cuda", code=5)
+        _, err = self.mica("op", "tanh", *io, "--set", "nothing=1", code=2)
+        self.assertIn("nothing", err)
+        write_tensors(self.path("in.safetensors"), {"x.v": ([2, 2, 2], [0] * 8), "w.v": ([3, 5], [0] * 15)})
+        _, err = self.mica("op", "linear", *io, code=3)
+        self.assertIn("I", err)
+
+
+if __name__ == "__main__":
+    main()
