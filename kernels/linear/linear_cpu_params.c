@@ -1,0 +1,214 @@
+/* the parameter phases of linear: w.d = dz^T x and b.d = sum of dz over the rows of a slot group (and their tangents).
+ * a unit is one block of w.d; rows are summed LINEAR_TERMS at a time, across tasks, in order. */
+#include "common/gemm.h"
+#include "common/isa.h"
+#include "linear/linear_act_internal.h"
+#include "linear/linear_internal.h"
+
+/* where the rows of dz come from: `ready` if it lies in memory, else y.d and z.v (and their tangents) give it */
+typedef struct source {
+  const mica_wire *ready;
+  const int32_t   *offsets;
+  int              tangent, computed;        /* computed: rows that are not ready are worked out here */
+} source;
+
+static source source_of(const mica_linear_args *a, int face, int tangent) {
+  source s = { tangent ? &a->y.td : &a->y.d, a->y.offsets, tangent, 0 };
+  if (!a->Z) return s;
+  s.offsets = a->z.offsets;
+  s.ready = tangent ? &a->z.td : &a->z.d;
+  if (face == MICA_BACKWARD_JVP && !tangent) return s; /* read only: NULL is zero */
+  /* written by the phase before: good to read where that wrote the plain value */
+  int plain = s.ready->data && !(s.ready->flags & MICA_ADD) && !micak_wire_sums(s.ready, s.offsets, a->B);
+  if (!plain) s.ready = NULL;
+  s.computed = 1;
+  return s;
+}
+
+/* columns [from, from + n) of row r of task b, computed or gathered into `buffer` unless they lie side by side */
+typedef struct task_planes { micak_plane ready, dy, dyt, z, zt; } task_planes;
+
+static task_planes planes_of(const mica_linear_args *a, const source *s, int64_t b) {
+  task_planes p = { .ready = { NULL, 0, 0, 0 } };
+  if (s->ready) p.ready = micak_plane_rows(s->ready, s->offsets, b);
+  if (p.ready.at || !s->computed) return p;
+  p.dy = micak_plane_rows(&a->y.d, a->y.offsets, b);
+  p.z = micak_plane_rows(&a->z.v, a->z.offsets, b);
+  if (s->tangent) {
+    p.dyt = micak_plane_rows(&a->y.td, a->y.offsets, b);
+    p.zt = micak_plane_rows(&a->z.t, a->z.offsets, b);
+  }
+  return p;
+}
+static const float *columns(const micak_plane *p, int64_t r, int64_t from, int64_t n, float *buffer) {
+  micak_plane part = *p;
+  if (part.at) part.at += from * part.col;
+  return micak_row_in(&part, r, n, buffer);
+}
+/* NULL: zeros */
+static const float *dz_columns(const mica_linear_args *a, const source *s, const task_planes *p, int64_t r, int64_t from,
+                               int64_t n, float *buffer) {
+  if (p->ready.at) return columns(&p->ready, r, from, n, buffer);
+  if (!p->dy.at && !p->dyt.at) return NULL;
+  float z[LINEAR_OUT + VW] = { 0 }, first[LINEAR_OUT + VW], second[LINEAR_OUT + VW];
+  float dy[LINEAR_OUT], dyt[LINEAR_OUT], zt[LINEAR_OUT];
+  if (p->z.at)
+    for (int64_t j = 0; j < n; j++) z[j] = p->z.at[r * p->z.row + (from + j) * p->z.col];
+  const float *g = columns(&p->dy, r, from, n, dy);
+  if (!s->tangent) {
+    act_table[a->act].first(z, first, (n + VW - 1) / VW * VW);
+    for (int64_t j = 0; j < n; j++) buffer[j] = g[j] * first[j];
+    return buffer;
+  }
+  act_table[a->act].both(z, first, second, (n + VW - 1) / VW * VW);
+  const float *gt = columns(&p->dyt, r, from, n, dyt), *t = columns(&p->zt, r, from, n, zt);
+  for (int64_t j = 0; j < n; j++) buffer[j] = gt[j] * first[j] + g[j] * second[j] * t[j];
+  return buffer;
+}
+
+/* rows [0, kc) of dz's columns as panels of GEMM_MR: out[i / MR][k][i % MR] */
+static void pack_rows(const float *const *rows, int64_t kc, int64_t m, float *out) {
+  for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * LINEAR_TERMS) {
+    int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
+    if (mr == GEMM_MR)
+      for (int64_t k = 0; k < kc; k++) memcpy(out + k * GEMM_MR, rows[k] + i, GEMM_MR * sizeof(float));
+    else
+      for (int64_t k = 0; k < kc; k++)
+        for (int64_t q = 0; q < mr; q++) out[k * GEMM_MR + q] = rows[k][i + q];
+  }
+}
+
+typedef struct block {
+  const mica_linear_args *a;
+  int64_t begin, end;                        /* tasks */
+  int64_t out, n_out, in, n_in;              /* columns of dz, of x; n_in 0: b alone */
+  int     want_b, n_terms;
+  source  dz[2];
+  const mica_wire *x[2];                     /* facing dz[i]; NULL: only b wants this one */
+  float  *computed, *packed, *panel, *w, *b;
+} block;
+
+enum { W_LD = LINEAR_IN };
+
+/* one block of rows: up to LINEAR_TERMS rows of dz and x */
+static void add_rows(const block *u, int s, const float *const *dz, float *const *x, int64_t xcol, int64_t kc,
+                     int *written) {
+  if (u->want_b && s == 0) {
+    float sum[LINEAR_OUT] = { 0 };
+    for (int64_t k = 0; k < kc; k++)
+      for (int64_t j = 0; j < u->n_out; j++) sum[j] += dz[k][j];
+    for (int64_t j = 0; j < u->n_out; j++) u->b[j] += sum[j];
+  }
+  if (!u->n_in || !u->x[s]) return;
+  pack_rows(dz, kc, u->n_out, u->packed);
+  for (int64_t j = 0; j < u->n_in; j += GEMM_NR) {
+    int64_t width = u->n_in - j < GEMM_NR ? u->n_in - j : GEMM_NR;
+    for (int64_t k = 0; k < kc; k++) {
+      float *to = u->panel + k * GEMM_NR;
+      const float *from = x[k] ? x[k] + j * xcol : NULL;
+      if (!from) {
+        v_store(to, v_zero());
+        v_store(to + VW, v_zero());
+      } else if (width == GEMM_NR && xcol == 1) {
+        v_store(to, v_load(from));
+        v_store(to + VW, v_load(from + VW));
+      } else {
+        gemm_pack(to, from, 0, xcol, 1, width);
+      }
+    }
+    for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
+      int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
+      const float *rows[GEMM_MR];
+      for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i * LINEAR_TERMS + q;
+      gemm_tile[mr - 1][width > VW](kc, rows, GEMM_MR, u->panel, u->w + i * W_LD + j, W_LD, *written);
+    }
+  }
+  *written = 1;
+}
+
+static void run_block(const block *u, const int32_t *offsets, int64_t longest) {
+  static const float zero[LINEAR_OUT];
+  const mica_linear_args *a = u->a;
+  const float *dz[LINEAR_TERMS];
+  float *x[LINEAR_TERMS];
+  int written = 0;
+  if (u->want_b) memset(u->b, 0, (size_t)u->n_out * sizeof(float));
+  for (int s = 0; s < u->n_terms; s++) {
+    int64_t kc = 0, xcol = u->x[s] ? u->x[s]->stride[1] : 1;
+    for (int64_t b = u->begin; b < u->end; b++) {
+      int64_t R = micak_rows(offsets, b, longest);
+      if (R <= 0) continue;
+      task_planes p = planes_of(a, &u->dz[s], b);
+      micak_plane px = { NULL, 0, 0, 0 };
+      if (u->x[s]) px = micak_plane_rows(u->x[s], a->x.offsets, b);
+      for (int64_t r = 0; r < R; r++) {
+        const float *row = dz_columns(a, &u->dz[s], &p, r, u->out, u->n_out, u->computed + kc * LINEAR_OUT);
+        dz[kc] = row ? row : zero;
+        x[kc] = px.at ? px.at + r * px.row + u->in * px.col : NULL;
+        if (++kc < LINEAR_TERMS) continue;
+        add_rows(u, s, dz, x, xcol, kc, &written);
+        kc = 0;
+      }
+    }
+    if (kc) add_rows(u, s, dz, x, xcol, kc, &written);
+  }
+  if (u->n_in && !written)
+    for (int64_t i = 0; i < u->n_out; i++) memset(u->w + i * W_LD, 0, (size_t)u->n_in * sizeof(float));
+}
+
+static void write_row(float *to, int64_t stride, int add, const float *from, int64_t n) {
+  if (add)
+    for (int64_t j = 0; j < n; j++) to[j * stride] += from[j];
+  else
+    for (int64_t j = 0; j < n; j++) to[j * stride] = from[j];
+}
+
+static mica_status params(const mica_exec *exec, const mica_linear_args *a, int face, int64_t first, int64_t count) {
+  if (a->Z && !a->z.v.data)
+    return mica_error(MICA_ERR_INVALID, "linear %s: the activation needs the saved z.v of the forward, which is missing",
+                      mica_face_name(face));
+  linear_cut cut = linear_cut_of(a, face);
+  float *at = exec->scratch;
+  block u = { .a = a, .n_terms = 1, .panel = at, .w = at + LINEAR_PANEL };
+  u.packed = u.w + (LINEAR_OUT + 12) * LINEAR_IN;
+  u.computed = u.packed + (LINEAR_OUT + 12) * LINEAR_TERMS;
+  u.b = u.computed + LINEAR_TERMS * LINEAR_OUT;
+  int hvp = face == MICA_BACKWARD_JVP;
+  u.dz[0] = source_of(a, face, hvp);
+  const mica_wire *x0 = a->x.v.data ? &a->x.v : NULL, *x1 = NULL;
+  if (hvp && a->x.t.data) {
+    u.dz[1] = source_of(a, face, 0);
+    x1 = &a->x.t;
+    u.n_terms = 2;
+  }
+  int64_t group = -1;
+  const mica_wire *grouped = NULL;
+  for (int64_t unit = first; unit < first + count; unit++) {
+    const mica_wire *w = unit < cut.w_units ? cut.w : NULL, *b = w && !cut.fused ? NULL : cut.b;
+    int64_t n = w ? unit : unit - cut.w_units, n_in = w ? cut.n_in : 1, in = n % n_in, out = n / n_in % cut.n_out;
+    if (grouped != (w ? w : b) || group != n / n_in / cut.n_out) {
+      int next = grouped == (w ? w : b) && group + 1 == n / n_in / cut.n_out;
+      grouped = w ? w : b;
+      group = n / n_in / cut.n_out;
+      linear_group(grouped, a->B, group, next, &u.begin, &u.end);
+    }
+    float *wd = w ? micak_task(w, NULL, u.begin) : NULL, *bd = b && in == 0 ? micak_task(b, NULL, u.begin) : NULL;
+    if (!wd && !bd) continue;
+    u.out = out * cut.out;
+    u.n_out = a->O - u.out < cut.out ? a->O - u.out : cut.out;
+    u.in = wd ? in * LINEAR_IN : 0;
+    u.n_in = wd ? a->I - u.in < LINEAR_IN ? a->I - u.in : LINEAR_IN : 0;
+    u.want_b = bd != NULL;
+    u.x[0] = wd ? x0 : NULL;
+    u.x[1] = wd ? x1 : NULL;
+    run_block(&u, linear_offsets(a), a->R);
+    for (int64_t i = 0; i < u.n_out && wd; i++)
+      write_row(wd + (u.out + i) * w->stride[0] + u.in * w->stride[1], w->stride[1], (w->flags & MICA_ADD) != 0,
+                u.w + i * W_LD, u.n_in);
+    if (bd) write_row(bd + u.out * b->stride[0], b->stride[0], (b->flags & MICA_ADD) != 0, u.b, u.n_out);
+  }
+  return MICA_OK;
+}
+
+CPU_KERNEL(linear_backward_params) { return params(exec, args, MICA_BACKWARD, first, count); }
+CPU_KERNEL(linear_backward_jvp_params) { return params(exec, args, MICA_BACKWARD_JVP, first, count); }

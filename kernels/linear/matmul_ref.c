@@ -1,0 +1,18 @@
+#include <stddef.h>
+
+#include "common/ref.h"
+#include "linear/matmul_internal.h"
+
+extern const mica_op mica_op_matmul;
+
+#define real double
+#define REAL_NAME f64
+#define F(name) name##_f64
+#include "linear/matmul_ref.inc"
+#undef real
+#undef REAL_NAME
+#undef F
+#define real float
+#define REAL_NAME f32
+#define F(name) name##_f32
+#include "linear/matmul_ref.inc"
