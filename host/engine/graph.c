@@ -78,21 +78,15 @@ mica_status micah_graph_bind(mica_executor *executor, const micah_graph *graph, 
     status = mica_executor_set_axis(executor, graph->axis[a], uniform ? NULL : view->offsets[a], length);
   }
   for (int32_t i = 0; status >= 0 && i < t->n_fields; i++) {
-    int32_t axis = t->field_axis[i];
-    mica_wire wire = { .data = data ? data[i] : view->data[i], .dtype = t->fields[i].dtype };
+    mica_wire wire = { .data = data ? data[i] : view->data[i], .dtype = t->fields[i].dtype, .task_stride = -1 };
     if (t->fields[i].dtype == MICA_F32) wire.dtype = dtype;
-    wire.task_stride = t->field_count[i] * (axis < 0 ? 1 : view->count ? view->offsets[axis][1] : 0);
     status = mica_executor_set_value(executor, graph->input[i], MICA_V, &wire);
   }
   return status;
 }
 
-mica_status micah_graph_bind_loss(mica_executor *executor, const micah_graph *graph, const micah_view *view, int wire,
-                                  void *data, int dtype) {
-  const micah_tasks *t = view->feed->tasks;
-  int32_t axis = t->field_axis[t->target];
-  mica_wire binding = { .data = data, .dtype = dtype };
-  binding.task_stride = axis < 0 ? 1 : view->count ? view->offsets[axis][1] : 0;
+mica_status micah_graph_bind_loss(mica_executor *executor, const micah_graph *graph, int wire, void *data, int dtype) {
+  mica_wire binding = { .data = data, .dtype = dtype, .task_stride = -1 };
   return mica_executor_set_value(executor, graph->loss, wire, &binding);
 }
 

@@ -48,6 +48,7 @@ static mica_status make_context(const mica_source *source, micah_job *job) {
   if (source->context) options = *source->context;
   if (options.threads == 0) options.threads = (int32_t)job->settings.threads;
   mica_status status = mica_context_create(&options, &job->context);
+  if (status >= 0 && source->setup) status = source->setup(source->setup_user, job->context);
   if (status < 0) return status;
   micah_section *root = micah_config_root(job->config);
   const char *const *plugins;

@@ -46,9 +46,8 @@ mica_status micah_graph_executor(const micah_job *job, const micah_tasks *tasks,
 mica_status micah_graph_bind(mica_executor *executor, const micah_graph *graph, const micah_view *view, int dtype,
                              void *const *data);
 
-/* bind a dense (rows, 1) buffer of the executor's type to a wire of the loss; slot -1 etc. as mica_wire */
-mica_status micah_graph_bind_loss(mica_executor *executor, const micah_graph *graph, const micah_view *view, int wire,
-                                  void *data, int dtype);
+/* bind a buffer, one number a target row, to a wire of the loss */
+mica_status micah_graph_bind_loss(mica_executor *executor, const micah_graph *graph, int wire, void *data, int dtype);
 
 /* initial parameters of the configuration's seed into a block of `dtype` */
 mica_status micah_graph_init(const micah_job *job, const micah_graph *graph, int dtype, void *params);
@@ -62,7 +61,7 @@ mica_status micah_graph_param(const micah_graph *graph, int32_t index, mica_valu
 mica_status micah_graph_load(const micah_graph *graph, const micah_safetensors *file, const char *prefix, int extra,
                              int dtype, void *params);
 
-/* append tensors `prefix`NAME over a block to a list with room; names are kept in `names` (64-byte steps are not assumed) */
+/* append tensors `prefix`NAME over a block to a list that grows; names are copied */
 typedef struct micah_tensor_list {
   micah_tensor *tensors;
   int64_t       count, capacity;

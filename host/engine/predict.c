@@ -212,7 +212,7 @@ static mica_status predict_one(work *w, const double *values, int64_t rows, int6
   if (status >= 0) status = micah_runner_set(w->runner, &w->feed, 0, 1);
   if (status < 0) return status;
   micah_view_target(&w->runner->view, 0, &first, &count);
-  mica_wire wire = { .data = w->output, .dtype = MICA_F32, .task_stride = count * columns };
+  mica_wire wire = { .data = w->output, .dtype = MICA_F32, .task_stride = -1 };
   status = mica_executor_set_value(w->runner->executor, w->graph.prediction, MICA_V, &wire);
   if (status >= 0) status = micah_runner_run(w->runner, MICA_PASS_FORWARD);
   if (status >= 0) status = grow(p, count, columns);
@@ -231,7 +231,7 @@ static mica_status predict_one(work *w, const double *values, int64_t rows, int6
     p->loss[n] = w->runner->row_loss[r] / weight;
     last = n;
   }
-  if (unknown && last >= 0) p->loss[last] = NAN;
+  if (unknown && last >= 0) p->loss[last] = NAN, p->target[last] = -1;
   return MICA_OK;
 }
 

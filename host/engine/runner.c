@@ -68,13 +68,13 @@ mica_status micah_runner_set(micah_runner *r, const micah_feed *feed, int64_t fi
                              micah_view_rows(&r->view, r->tasks->field_axis[i]) * r->tasks->field_count[i]);
   }
   if (status >= 0) status = micah_graph_bind(r->executor, r->graph, &r->view, r->dtype, data);
-  if (status >= 0) status = micah_graph_bind_loss(r->executor, r->graph, &r->view, MICA_V, r->loss, r->dtype);
+  if (status >= 0) status = micah_graph_bind_loss(r->executor, r->graph, MICA_V, r->loss, r->dtype);
   return status;
 }
 
 mica_status micah_runner_seed(micah_runner *r, double value) {
   micak_fill(r->dtype, r->seed, micah_view_rows(&r->view, r->tasks->field_axis[r->tasks->target]), value);
-  return micah_graph_bind_loss(r->executor, r->graph, &r->view, MICA_D, r->seed, r->dtype);
+  return micah_graph_bind_loss(r->executor, r->graph, MICA_D, r->seed, r->dtype);
 }
 
 mica_status micah_runner_run(micah_runner *r, int32_t passes) {

@@ -26,8 +26,11 @@ typedef struct mica_source {
   const char *const *overrides;      /* "key=value", dotted keys, later ones win */
   int32_t            n_overrides;
   const mica_context_options *context; /* pool, allocator, log; NULL: own. threads 0: those of the configuration */
+  mica_status      (*setup)(void *user, mica_context *context); /* registers a program's own families, models, losses
+                                      * before names are looked up; NULL: nothing to register */
+  void              *setup_user;
 } mica_source;
-#define MICA_SOURCE_INIT { sizeof(mica_source), NULL, NULL, NULL, 0, NULL }
+#define MICA_SOURCE_INIT { sizeof(mica_source), NULL, NULL, NULL, 0, NULL, NULL, NULL }
 
 /* ---- training ---- */
 
