@@ -88,7 +88,8 @@ enum {
   MICA_SAVED    = 4,                         /* kept from forward/jvp/backward for later faces */
   MICA_INDEX    = 8,                         /* integer type, has only v */
   MICA_OPTIONAL = 16,                        /* port may be absent: v.data == NULL */
-  MICA_PARAM    = 32                         /* usually shared: cotangent is fp32 or wider whatever the compute */
+  MICA_PARAM    = 32,                        /* usually shared: cotangent is fp32 or wider whatever the compute */
+  MICA_STOPPED  = 64                         /* derivatives are zero by definition, whatever the value does */
 };
 
 /* what the generic checks fill an operand with */
