@@ -1,0 +1,145 @@
+/* executor.h (internal): a program with memory. made by executor.c from activity.c (which wires exist), chain.c (steps
+ * and groups) and plan.c (offsets); bind.c fills argument structs, run.c runs. */
+#ifndef MICAH_EXECUTOR_H
+#define MICAH_EXECUTOR_H
+
+#include "common/op.h"
+#include "program/program.h"
+
+enum { MICAH_WIRES = 4 };
+static inline int micah_wire_index(int bit) { return bit == MICA_V ? 0 : bit == MICA_D ? 1 : bit == MICA_T ? 2 : 3; }
+
+/* where the wire of a root lies */
+enum { MICAH_NOWHERE, MICAH_SCRATCH, MICAH_SAVED_BLOCK, MICAH_OUTSIDE, MICAH_FIXED };
+typedef struct micah_store {
+  uint8_t where;
+  uint8_t zero;                /* clear before the first writer */
+  uint8_t seeded;              /* a cotangent that outputs may seed and others add to */
+  uint8_t direct;              /* a cotangent that is the caller's seed itself */
+  int64_t offset, bytes;
+  int32_t first, last;         /* groups that touch it */
+  int32_t first_segment, last_segment;
+} micah_store;
+
+/* one phase of one face of one entry */
+typedef struct micah_step {
+  int32_t            entry;
+  int8_t             face, phase, phases;
+  uint8_t            rows;     /* row-local when probed */
+  uint8_t            late;     /* writes parameter cotangents only: may wait for the end of its chain */
+  uint8_t            on;       /* bound: has work now */
+  const mica_kernel *kernel;
+  mica_split         split;    /* as bound */
+  int64_t            calls;
+} micah_step;
+
+/* steps that run as one: a chain of row-local phases, tile by tile, or a single phase. one instant for the planner. */
+typedef struct micah_group {
+  int32_t first, count, segment;
+  int64_t tile;                /* rows of a tile */
+} micah_group;
+
+/* rows of an axis as seen from a level */
+typedef struct micah_span {
+  const int32_t *offsets;      /* [rows(level) + 1], NULL: all of `length` */
+  int64_t        length;       /* longest */
+  int64_t        total;        /* rows in all */
+  int32_t       *buffer;       /* for composed offsets */
+  int64_t        capacity;
+} micah_span;
+
+typedef struct micah_axis_size {
+  const int32_t *offsets;      /* [parent rows + 1] as given */
+  int64_t        length;
+} micah_axis_size;
+
+/* slots of a level's tasks in the rows of an axis above it, or in a caller's slot vector */
+typedef struct micah_slots {
+  int32_t        level, axis;
+  const int32_t *user;         /* composed with, NULL: rows of `axis` */
+  int32_t       *slot;
+  int64_t        capacity;
+  int32_t        used;         /* bind number that filled it */
+} micah_slots;
+
+typedef struct micah_binding {
+  mica_wire wire;
+  uint8_t   set;
+} micah_binding;
+
+struct mica_executor {
+  mica_context       *context;
+  const mica_program *program;
+  micah_region        region;
+  int32_t             backend, dtype, passes, fused, workers;
+  int64_t             tasks, capacity_tasks;
+  int64_t            *capacity_rows, *capacity_longest; /* [n_axes] */
+  micah_axis_size    *axes;                             /* [n_axes] as set */
+  micah_span         *spans;                            /* [(n_axes + 1) * n_axes], level + 1 first */
+  micah_slots        *slots;
+  int32_t             n_slots, bind_number;
+  uint8_t            *wanted, *active;                  /* [n_values], of roots */
+  micah_store        *stores;                           /* [n_values * MICAH_WIRES], of roots */
+  micah_binding      *bound;                            /* [n_values * MICAH_WIRES], of values */
+  mica_wire           params[MICAH_WIRES];
+  void              **args;                             /* [n_entries] */
+  uint8_t            *adds;                             /* [entry_base + operand]: MICA_D | MICA_TD bits that add */
+  int32_t            *operand_base;                     /* [n_entries] */
+  micah_step         *steps;
+  micah_group        *groups;
+  int32_t             n_steps, n_groups, n_segments;
+  int32_t            *clears, n_clears;                 /* stores to clear or seed, by first group */
+  char               *arena, *saved, *fixed;
+  int64_t             arena_bytes, saved_bytes, peak_bytes;
+  mica_exec          *exec;                             /* [workers] */
+  size_t              kernel_scratch;                   /* of one worker */
+  int32_t             dirty, probing, profile;
+  double             *times;                            /* [workers * n_steps] profile */
+  micah_step        **list;                             /* [n_steps] of the group that runs */
+  struct micah_scan_state **scans;                      /* [n_entries] */
+};
+
+static inline micah_store *micah_store_of(const mica_executor *x, int32_t root, int bit) {
+  return &x->stores[(int64_t)root * MICAH_WIRES + micah_wire_index(bit)];
+}
+static inline micah_binding *micah_bound(const mica_executor *x, int32_t value, int bit) {
+  return &x->bound[(int64_t)value * MICAH_WIRES + micah_wire_index(bit)];
+}
+
+/* activity.c: wires that a face reads and writes of one operand, absent and inactive ones left out. */
+void micah_access(const mica_executor *x, int32_t entry, int face, int operand, int *reads, int *writes);
+mica_status micah_activity(mica_executor *x, const mica_value *wants, int32_t n_wants);
+int  micah_face_runs(const mica_executor *x, int32_t entry, int face);
+/* bytes of one row of a root's wire; dtype of a wire */
+int  micah_wire_dtype(const mica_executor *x, int32_t value, int bit);
+
+/* chain.c: steps in order, in groups */
+mica_status micah_make_steps(mica_executor *x);
+void micah_step_split(micah_step *step, const void *args);
+/* plan.c: stores, add flags, offsets */
+mica_status micah_plan(mica_executor *x);
+/* offsets of n intervals [first, last] of `bytes` each so that none that overlap in time overlap in memory; returns the
+ * end, and the exact peak of live bytes. */
+typedef struct micah_interval { int64_t bytes, offset; int32_t first, last; } micah_interval;
+int64_t micah_pack(micah_interval *intervals, int32_t n, int32_t *order, int64_t *peak);
+
+/* sizes.c */
+mica_status micah_sizes_create(mica_executor *x, const mica_executor_options *options);
+mica_status micah_sizes_update(mica_executor *x);      /* spans from axes */
+int64_t     micah_rows(const mica_executor *x, int32_t axis);          /* rows of an axis now; NO_AXIS: tasks */
+int64_t     micah_capacity(const mica_executor *x, int32_t axis);
+const micah_span *micah_span_of(const mica_executor *x, int32_t level, int32_t axis);
+/* slots of level's tasks; NULL slot when out of memory is impossible: all are made by create */
+mica_status micah_slots_of(mica_executor *x, int32_t level, int32_t axis, const int32_t *user, const int32_t **slot);
+
+/* bind.c: fill all argument structs and splits */
+mica_status micah_bind_all(mica_executor *x);
+mica_status micah_fill(mica_executor *x, int32_t entry, int operand);
+/* the wire of a value as its owner sees it (level of the task, rows dense) */
+mica_status micah_value_wire(mica_executor *x, int32_t value, int bit, mica_wire *out);
+/* clear the rows of a root's wire, then add the seeds that are bound */
+mica_status micah_clear(mica_executor *x, int32_t store);
+/* seeds are bound for this root's cotangent */
+int micah_seeds_bound(const mica_executor *x, int32_t root, int bit);
+
+#endif

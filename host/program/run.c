@@ -1,0 +1,170 @@
+/* running passes: group by group, chains tile by tile, everything through the context's parallel_for */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "program/executor.h"
+#include "program/scan.h"
+
+typedef struct job {
+  mica_executor *x;
+  micah_step   **steps;
+  int32_t        n;
+  int64_t        units, piece;
+  atomic_int     failed;
+  mica_status    status;
+  char           message[512];
+} job;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void run_piece(void *arg, int64_t i, int32_t worker) {
+  job *j = arg;
+  mica_executor *x = j->x;
+  if (atomic_load_explicit(&j->failed, memory_order_relaxed)) return;
+  int64_t first = i * j->piece, count = j->units - first < j->piece ? j->units - first : j->piece;
+  for (int32_t s = 0; s < j->n; s++) {
+    micah_step *step = j->steps[s];
+    double start = x->profile ? now() : 0;
+    mica_status status = step->kernel->run(&x->exec[worker], x->args[step->entry], first, count);
+    if (x->profile) {
+      x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
+      if (i == 0) step->calls++;
+    }
+    if (status >= 0) continue;
+    if (!atomic_exchange(&j->failed, 1)) {
+      j->status = status;
+      snprintf(j->message, sizeof j->message, "program %s: %s %s: %s", x->program->name,
+               x->program->entries[step->entry].path, mica_face_name(step->face), mica_last_error());
+    }
+    return;
+  }
+}
+
+static mica_status run_steps(mica_executor *x, micah_step **steps, int32_t n, int64_t units, int64_t piece) {
+  if (units < 1) return MICA_OK;
+  job j = { .x = x, .steps = steps, .n = n, .units = units, .piece = piece };
+  atomic_init(&j.failed, 0);
+  int64_t pieces = (units + piece - 1) / piece;
+  const mica_threads *threads = mica_context_get_threads(x->context);
+  if (pieces == 1 || x->workers == 1 || !threads->parallel_for)
+    for (int64_t i = 0; i < pieces; i++) run_piece(&j, i, 0);
+  else threads->parallel_for(threads->user, pieces, run_piece, &j);
+  return atomic_load(&j.failed) ? mica_error(j.status, "%s", j.message) : MICA_OK;
+}
+
+/* one phase alone: any cut of its units gives the same bits */
+static mica_status run_alone(mica_executor *x, micah_step *step) {
+  if (!step->kernel) {
+    double start = x->profile ? now() : 0;
+    mica_status status = micah_scan_run(x, step->entry, step->face);
+    if (x->profile) {
+      x->times[step - x->steps] += now() - start;
+      step->calls++;
+    }
+    return status;
+  }
+  int64_t grain = step->split.grain, units = step->split.units;
+  int64_t pieces = (units + grain - 1) / grain, most = 8 * (int64_t)x->workers;
+  int64_t piece = pieces <= most ? grain : ((units + most - 1) / most + grain - 1) / grain * grain;
+  return run_steps(x, &step, 1, units, piece > 0 ? piece : 1);
+}
+
+/* are this phase's units the rows of its row space, now? */
+static int64_t chain_rows(const mica_executor *x, const micah_step *step) {
+  const micah_entry *entry = &x->program->entries[step->entry];
+  if (!step->kernel || !step->split.rows || !step->rows) return -1;
+  int64_t rows = micah_rows(x, entry->row_axis) * entry->row_count;
+  return step->split.units == rows ? rows : -1;
+}
+
+static mica_status run_group(mica_executor *x, const micah_group *group, int32_t faces) {
+  micah_step **list = x->list;
+  int32_t n = 0;
+  for (int32_t s = group->first; s < group->first + group->count; s++)
+    if (x->steps[s].on && x->steps[s].split.units > 0 && (faces >> x->steps[s].face & 1)) list[n++] = &x->steps[s];
+  for (int32_t i = 0; i < n;) {
+    int64_t rows = chain_rows(x, list[i]);
+    int32_t end = i + 1;
+    mica_status status;
+    if (rows < 0) status = run_alone(x, list[i]);
+    else {
+      int64_t grain = list[i]->split.grain;
+      for (; end < n && chain_rows(x, list[end]) == rows; end++)
+        if (list[end]->split.grain > grain) grain = list[end]->split.grain;
+      /* tiles by shape, not by threads; short passes are cut finer so that every thread gets some */
+      int64_t tile = group->tile, fair = (rows / 16 + 15) / 16 * 16;
+      if (end == i + 1) tile = tile < grain ? grain : tile / grain * grain;
+      if (tile > fair) tile = fair;
+      if (tile < grain) tile = grain;
+      status = run_steps(x, list + i, end - i, rows, tile);
+    }
+    if (status < 0) return status;
+    i = end;
+  }
+  return MICA_OK;
+}
+
+mica_status mica_executor_run(mica_executor *x, int32_t passes, void *saved) {
+  if (!x) return mica_error(MICA_ERR_INVALID, "mica_executor_run: no executor");
+  const char *name = x->program->name;
+  if (!passes || (passes & ~x->passes))
+    return mica_error(MICA_ERR_INVALID, "executor of %s: passes %d asked for, it was made for %d", name, passes, x->passes);
+  int32_t needs = passes & MICA_PASS_BACKWARD_JVP ? 7 : passes & ~MICA_PASS_FORWARD ? MICA_PASS_FORWARD : 0;
+  if (x->fused && (passes & needs) != needs)
+    return mica_error(MICA_ERR_STATE, "executor of %s is fused: passes %d need passes %d in the same run", name, passes,
+                      needs);
+  if (!x->fused && x->saved_bytes && !saved)
+    return mica_error(MICA_ERR_INVALID, "executor of %s is not fused: run needs %lld bytes of saved memory", name,
+                      (long long)x->saved_bytes);
+  if ((uintptr_t)saved % 64)
+    return mica_error(MICA_ERR_INVALID, "executor of %s: saved memory must be 64-byte aligned", name);
+  if (x->dirty || x->saved != (char *)saved) {
+    x->saved = saved;
+    x->dirty = 1;
+    mica_status status = micah_bind_all(x);
+    if (status < 0) return status;
+    x->dirty = 0;
+  }
+  int32_t faces = (passes & MICA_PASS_FORWARD ? 1 << MICA_FORWARD : 0) | (passes & MICA_PASS_JVP ? 1 << MICA_JVP : 0) |
+                  (passes & MICA_PASS_BACKWARD ? 1 << MICA_BACKWARD : 0) |
+                  (passes & MICA_PASS_BACKWARD_JVP ? 1 << MICA_BACKWARD_JVP : 0);
+  int32_t clear = 0;
+  for (int32_t g = 0; g < x->n_groups; g++) {
+    for (; clear < x->n_clears && x->stores[x->clears[clear]].first <= g; clear++) {
+      int wire = x->clears[clear] % MICAH_WIRES;
+      if (!(passes & (wire == micah_wire_index(MICA_D) ? MICA_PASS_BACKWARD : MICA_PASS_BACKWARD_JVP))) continue;
+      mica_status status = micah_clear(x, x->clears[clear]);
+      if (status < 0) return status;
+    }
+    mica_status status = run_group(x, &x->groups[g], faces);
+    if (status < 0) return status;
+  }
+  return MICA_OK;
+}
+
+mica_status mica_executor_profile(mica_executor *x, int32_t enable, mica_profile_fn fn, void *user) {
+  if (!x) return mica_error(MICA_ERR_INVALID, "mica_executor_profile: no executor");
+  int64_t n = (int64_t)x->workers * x->n_steps;
+  if (enable && !x->times && !(x->times = micah_region_alloc(&x->region, n, sizeof *x->times))) return MICA_ERR_MEMORY;
+  for (int32_t e = 0; fn && x->times && e < x->program->n_entries; e++)
+    for (int face = 0; face < MICA_NFACE; face++) {
+      double seconds = 0;
+      int64_t calls = 0;
+      for (int32_t s = 0; s < x->n_steps; s++) {
+        if (x->steps[s].entry != e || x->steps[s].face != face) continue;
+        for (int32_t w = 0; w < x->workers; w++) seconds += x->times[(int64_t)w * x->n_steps + s];
+        if (x->steps[s].phase == 0) calls += x->steps[s].calls;
+      }
+      if (calls) fn(user, x->program->entries[e].path, x->program->entries[e].op->name, face, seconds, calls);
+    }
+  if (x->times) memset(x->times, 0, (size_t)n * sizeof *x->times);
+  for (int32_t s = 0; s < x->n_steps; s++) x->steps[s].calls = 0;
+  x->profile = !!enable;
+  return MICA_OK;
+}
