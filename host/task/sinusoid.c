@@ -1,7 +1,7 @@
 /* sinusoid regression (Finn et al. 2017): y = A sin(x - phase) + noise, A ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5].
  *
  * y = u sin x + v cos x with (u, v) = A (cos phase, -sin phase): linear in (u, v), so the posterior mean of y at x is
- * E[u] sin x + E[v] cos x, and the data enter through five sums. README.md has the integrals. */
+ * E[u] sin x + E[v] cos x, and the data enter through a 2 x 2 triangular factor. README.md has the integrals. */
 #include "host/task/least_squares.h"
 #include "host/task/regression.h"
 
@@ -109,9 +109,6 @@ static mica_status fill(void *self, const mica_batch *batch) {
 
 /* ---- exact predictor ---- */
 
-/* sums over the pairs seen: sin^2, sin cos, cos^2, y sin, y cos */
-typedef struct sums { double ss, sc, cc, ys, yc; } sums;
-
 /* integrals over a set of (u, v): mass, and mass times u and v */
 typedef struct moments { double mass, u, v; } moments;
 
@@ -123,18 +120,21 @@ static const double gauss_w[8] = { 0.1894506104550684962853967, 0.18260341504492
                                    0.1495959888165767320815017, 0.1246289712555338720524763, 0.0951585116824927848099251,
                                    0.0622535239386478928628438, 0.0271524594117540948517806 };
 
-/* log of the mass of the amplitude at one phase, and its mean. the likelihood of A is exp(-(q A^2 - 2 p A)/2), a Gaussian
- * cut at [lo, hi]; `p` and `q` are in units of 1 / noise^2. it is integrated over the part within e^-40 of its peak, in
- * two panels meeting at the peak, to a relative 1e-12 or better. */
-static double amplitude_mass(double p, double q, double lo, double hi, double *mean) {
-  double peak = q > 0 ? p / q : (p > 0 ? hi : lo);
-  peak = peak < lo ? lo : peak > hi ? hi : peak;
-  double mass = 0, first = 0;
+typedef struct integrand {
+  const micah_least_squares *ls; /* rows (sin x, cos x) with targets y */
+  double precision, lo, hi;      /* 1 / noise^2, amplitude range */
+  double scale;                  /* log of the largest mass, taken out */
+} integrand;
+
+/* log of the mass of exp(-q (A - middle)^2 / 2) over A in [lo, hi], and the mean of A. integrated over the part within
+ * e^-30 of the largest value, in two panels that meet there, to a relative 1e-11. */
+static double amplitude_mass(double middle, double q, double lo, double hi, double *mean) {
+  double peak = middle < lo ? lo : middle > hi ? hi : middle, mass = 0, first = 0;
   for (int side = -1; side <= 1; side += 2) {
-    /* exponent(peak) - exponent(peak + side t) = slope t + q t^2 / 2, with slope >= 0 inside the range */
-    double room = side < 0 ? peak - lo : hi - peak, slope = side * (q * peak - p);
+    /* exponent(peak) - exponent(peak + side t) = slope t + q t^2 / 2, with slope >= 0 where there is room */
+    double room = side < 0 ? peak - lo : hi - peak, slope = side * q * (peak - middle);
     if (slope < 0) slope = 0;
-    double reach = q > 0 || slope > 0 ? 80 / (slope + sqrt(slope * slope + 80 * q)) : room;
+    double reach = q > 0 ? 60 / (slope + sqrt(slope * slope + 60 * q)) : room;
     if (reach > room) reach = room;
     double half = 0.5 * reach;
     for (int i = 0; i < 8; i++)
@@ -143,28 +143,26 @@ static double amplitude_mass(double p, double q, double lo, double hi, double *m
         mass += g, first += g * side * t;
       }
   }
-  if (!(mass > 0)) { /* the range is a point */
-    *mean = peak;
-    return -INFINITY;
-  }
   *mean = peak + first / mass;
-  return peak * (p - 0.5 * q * peak) + log(mass);
+  return log(mass) - 0.5 * q * (peak - middle) * (peak - middle);
 }
 
-typedef struct integrand {
-  const sums *s;
-  double      precision, lo, hi; /* 1 / noise^2, amplitude range */
-  double      scale;             /* log of the largest mass, taken out */
-} integrand;
-
+/* log of the posterior mass at one phase, up to a constant, and its moments. along the direction d of the phase the rows
+ * give (r A - rhs)^2 with r = R d: its least value is (r x rhs)^2 / r^2, at A = r.rhs / r^2. nothing large cancels. */
 static double phase_mass(const integrand *g, double phase, moments *out) {
-  double c = cos(phase), n = -sin(phase), mean;
-  double q = g->precision * (c * c * g->s->ss + 2 * c * n * g->s->sc + n * n * g->s->cc);
-  double p = g->precision * (c * g->s->ys + n * g->s->yc);
-  double value = amplitude_mass(p, q > 0 ? q : 0, g->lo, g->hi, &mean);
+  const micah_least_squares *ls = g->ls;
+  double d[2] = { cos(phase), -sin(phase) }, z[2] = { 0, 0 }, mean;
+  for (int64_t k = 0; k < ls->rank; k++) z[k] = ls->basis[2 * k] * d[0] + ls->basis[2 * k + 1] * d[1];
+  double r[2] = { ls->r[0] * z[0] + ls->r[1] * z[1], ls->r[3] * z[1] };
+  double square = r[0] * r[0] + r[1] * r[1], cross = r[0] * ls->rhs[1] - r[1] * ls->rhs[0];
+  /* a direction that the rows do not see: all of the residual is left */
+  int seen = square > 1e-290;
+  double least = seen ? cross / sqrt(square) : sqrt(ls->rhs[0] * ls->rhs[0] + ls->rhs[1] * ls->rhs[1]);
+  double middle = seen ? (r[0] * ls->rhs[0] + r[1] * ls->rhs[1]) / square : 0;
+  double value = amplitude_mass(middle, g->precision * square, g->lo, g->hi, &mean) - 0.5 * g->precision * least * least;
   if (out) {
     out->mass = exp(value - g->scale);
-    out->u = out->mass * mean * c, out->v = out->mass * mean * n;
+    out->u = out->mass * mean * d[0], out->v = out->mass * mean * d[1];
   }
   return value;
 }
@@ -186,7 +184,7 @@ static void refine(const integrand *g, double a, double b, moments whole, int de
   moments left = panel(g, a, mid), right = panel(g, mid, b);
   double error = fabs(left.mass + right.mass - whole.mass) + fabs(left.u + right.u - whole.u) +
                  fabs(left.v + right.v - whole.v);
-  if (depth == 0 || error <= 1e-11 * (total->mass + left.mass + right.mass)) {
+  if (depth == 0 || error <= 1e-9 * (total->mass + left.mass + right.mass)) {
     total->mass += left.mass + right.mass, total->u += left.u + right.u, total->v += left.v + right.v;
     return;
   }
@@ -207,10 +205,10 @@ static double climb(const integrand *g, double a, double b, double *where) {
 }
 
 /* posterior mean of (u, v) with noise. the mass over the phase is smooth but may be far narrower than a fixed grid: its
- * maxima are found by a scan and a search, panels shrink geometrically towards each, and each is refined to 1e-11. */
-static void posterior_noisy(const sums *s, const config *c, double *u, double *v) {
+ * maxima are found by a scan and a search, panels shrink geometrically towards each, and each is refined to 1e-9. */
+static void posterior_noisy(const micah_least_squares *ls, const config *c, double *u, double *v) {
   enum { SCAN = 96, GRADED = 12 };
-  integrand g = { s, 1 / (c->noise * c->noise), c->amplitude_low, c->amplitude_high, 0 };
+  integrand g = { ls, 1 / (c->noise * c->noise), c->amplitude_low, c->amplitude_high, 0 };
   double value[SCAN + 1], peak[SCAN], height[SCAN];
   int peaks = 0;
   for (int i = 0; i <= SCAN; i++) value[i] = phase_mass(&g, pi * i / SCAN, NULL);
@@ -234,7 +232,7 @@ static void posterior_noisy(const sums *s, const config *c, double *u, double *v
       double length = side ? to - peak[k] : from - peak[k], near = 0;
       for (int j = GRADED; j >= 0; j--) {
         double far = ldexp(length, -j), a = peak[k] + (side ? near : far), b = peak[k] + (side ? far : near);
-        if (b > a) refine(&g, a, b, panel(&g, a, b), 24, &total);
+        if (b > a) refine(&g, a, b, panel(&g, a, b), 20, &total);
         near = far;
       }
     }
@@ -275,19 +273,16 @@ static mica_status predict_zero(const void *self, int64_t n, int64_t from, const
 static mica_status predict_bayes(const void *self, int64_t n, int64_t from, const double *x, const double *y,
                                  double *work, double *prediction) {
   const config *c = &((const family *)self)->config;
-  sums s = { 0, 0, 0, 0, 0 };
   micah_least_squares ls;
   micah_least_squares_init(&ls, 2, 0, work);
   double middle = 0.5 * (c->amplitude_low + c->amplitude_high);
   for (int64_t i = 0; i < n; i++) {
     double row[2] = { sin(x[i]), cos(x[i]) }, u = 0, v = -middle * 2 / pi; /* prior means: E cos = 0, E sin = 2/pi */
     if (i >= from) {
-      if (c->noise > 0 && i > 0) posterior_noisy(&s, c, &u, &v);
+      if (c->noise > 0 && i > 0) posterior_noisy(&ls, c, &u, &v);
       if (c->noise <= 0 && ls.rank == 1) posterior_line(sin(x[0]), cos(x[0]), y[0], c, &u, &v);
       prediction[i] = c->noise <= 0 && ls.rank == 2 ? micah_least_squares_predict(&ls, row) : u * row[0] + v * row[1];
     }
-    s.ss += row[0] * row[0], s.sc += row[0] * row[1], s.cc += row[1] * row[1];
-    s.ys += y[i] * row[0], s.yc += y[i] * row[1];
     micah_least_squares_add(&ls, row, y[i]);
   }
   return MICA_OK;

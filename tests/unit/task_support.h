@@ -78,9 +78,9 @@ static UNUSED void refused(const char *family, const char *settings, const char 
 /* a batch in memory, its numbers set to a pattern first */
 typedef struct held {
   mica_batch     batch;
-  const int32_t *axes[1];
+  const int32_t **axes;          /* on the heap: the batch points there, and a held is copied */
   int32_t       *offsets;
-  void          *data[4];
+  void         **data;
   size_t         bytes[4];
   int32_t        fields;
   double        *loss;
@@ -90,7 +90,10 @@ static UNUSED void hold_rows(opened *o, int64_t first, int64_t count, const int3
   const mica_field *fields;
   memset(h, 0, sizeof *h);
   h->offsets = calloc((size_t)count + 1, sizeof *h->offsets);
-  assert_non_null(h->offsets);
+  h->axes = calloc(1, sizeof *h->axes);
+  h->data = calloc(4, sizeof *h->data);
+  assert_true(h->offsets && h->axes && h->data);
+  h->axes[0] = h->offsets;
   for (int64_t i = 0; i < count; i++) h->offsets[i + 1] = h->offsets[i] + rows[i];
   size_t total = (size_t)h->offsets[count];
   assert_int_equal(o->family->fields(o->self, &fields, &h->fields), MICA_OK);
@@ -106,7 +109,6 @@ static UNUSED void hold_rows(opened *o, int64_t first, int64_t count, const int3
   h->loss = malloc((total + 1) * sizeof *h->loss);
   assert_non_null(h->loss);
   for (size_t i = 0; i <= total; i++) h->loss[i] = -777;
-  h->axes[0] = h->offsets;
   h->batch = (mica_batch){ sizeof(mica_batch), first, count, h->axes, h->data };
 }
 
@@ -116,6 +118,8 @@ static UNUSED void drop(held *h) {
     for (int i = 0; i < 16; i++) assert_int_equal(guard[i], 0xa5);
     free(h->data[f]);
   }
+  free(h->axes);
+  free(h->data);
   free(h->offsets);
   free(h->loss);
 }
