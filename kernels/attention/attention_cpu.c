@@ -1,0 +1,144 @@
+/* attention on the CPU, the faces that walk down: forward and jvp. a unit is (task, query head, tile of query rows) */
+#include "attention/attention_tile_internal.h"
+
+/* long sequences take strips of 24 rows, so that a panel of keys is read once for four register tiles */
+static inline int64_t strip_rows(int64_t S) { return S > 192 ? 4 * ATTENTION_STRIP : ATTENTION_STRIP; }
+
+/* scores of a row to e^(s - top); returns their sum, *lse too. columns from n to `defined` become 0 */
+static inline float softmax_row(float *s, int64_t n, int64_t defined, float *lse) {
+  vf top = v_set1(-INFINITY);
+  int64_t j = 0;
+  for (; j + VW <= n; j += VW) top = v_max(v_load(s + j), top);
+  if (j < n) top = v_max(micak_first(v_load(s + j), top, n - j), top);
+  float m = v_max_lane(top);
+  vf sum = v_zero(), sum2 = v_zero();
+  for (j = 0; j + 2 * VW <= n; j += 2 * VW) {
+    vf e = v_exp_low(v_load(s + j) - m), f = v_exp_low(v_load(s + j + VW) - m);
+    sum += e;
+    sum2 += f;
+    v_store(s + j, e);
+    v_store(s + j + VW, f);
+  }
+  for (; j < n; j += VW) {
+    vf e = micak_first(v_exp_low(v_load(s + j) - m), v_zero(), at_most(n - j, VW));
+    sum += e;
+    v_store(s + j, e);
+  }
+  for (; j < defined; j += VW) v_store(s + j, v_zero());
+  float z = v_sum(sum + sum2);
+  *lse = m + v_log(v_set1(z))[0];
+  return z;
+}
+
+static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
+                         float *scratch) {
+  const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
+  const int64_t g = attention_key_head(a, h), step = strip_rows(S);
+  head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
+  head_view v = head_of(&a->v.v, a->v.offsets, b, g), out = head_of(&a->out.v, a->out.offsets, b, h);
+  head_view lse_out = cells_of(&a->lse.v, a->lse.offsets, b, h);
+  float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp);
+  float *P = take(&scratch, step * ld), *O = take(&scratch, step * Dp), scale = head_scale(a, b, h);
+  int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0; /* the last row sees the most */
+  pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
+  pack(&v, 0, keys, D, Dp, 1, V);
+  for (int64_t i = i0; i < i1; i += step) {
+    int64_t M = at_most(i1 - i, step);
+    strip_plan plan;
+    plan_strips(&plan, a, i, M, 0, S, T, S, ld);
+    pack(&q, i, M, D, Dp, scale, Q);
+    mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
+    float over[4 * ATTENTION_STRIP];
+    for (int64_t m = 0; m < M; m++) {
+      float lse = 0, z = plan.visible[m] || plan.seen[m / ATTENTION_STRIP]
+                             ? softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], &lse)
+                             : 0;
+      over[m] = plan.visible[m] ? 1 / z : 0;
+      cell_out(&lse_out, i + m, plan.visible[m] ? lse : 0);
+    }
+    mm_apply(M, Dp, P, ld, V, Dp, O, Dp, plan.seen, 0);
+    for (int64_t m = 0; m < M; m++)
+      for (int64_t d = 0; d < Dp; d += VW) v_store(O + m * Dp + d, v_load(O + m * Dp + d) * over[m]);
+    unpack(&out, i, M, D, Dp, O);
+  }
+}
+
+/* p = e^(s - lse) over s, p (s_t - lse_t) over s_t; returns lse_t = sum of p s_t */
+static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float lse) {
+  vf sum = v_zero();
+  for (int64_t j = 0; j < n; j += VW) {
+    vf p = micak_first(v_exp_low(v_load(s + j) - lse), v_zero(), at_most(n - j, VW));
+    v_store(s + j, p);
+    sum += micak_first(p * v_load(s_t + j), v_zero(), at_most(n - j, VW));
+  }
+  float lse_t = v_sum(sum);
+  int64_t j = 0;
+  for (; j < n; j += VW) {
+    vf p_t = v_load(s + j) * (v_load(s_t + j) - lse_t);
+    v_store(s_t + j, micak_first(p_t, v_zero(), at_most(n - j, VW)));
+  }
+  for (; j < defined; j += VW) v_store(s + j, v_zero()), v_store(s_t + j, v_zero());
+  return lse_t;
+}
+
+static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
+                     float *scratch) {
+  const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
+  const int64_t g = attention_key_head(a, h), step = strip_rows(S);
+  head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
+  head_view v = head_of(&a->v.v, a->v.offsets, b, g), out_t = head_of(&a->out.t, a->out.offsets, b, h);
+  head_view q_t = head_of(&a->q.t, a->q.offsets, b, h), k_t = head_of(&a->k.t, a->k.offsets, b, g);
+  head_view v_t = head_of(&a->v.t, a->v.offsets, b, g), lse_in = cells_of(&a->lse.v, a->lse.offsets, b, h);
+  head_view lse_out = cells_of(&a->lse.t, a->lse.offsets, b, h);
+  float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Kt_t = take(&scratch, Dp * ld);
+  float *V_t = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp), *Q_t = take(&scratch, step * Dp);
+  float *P = take(&scratch, step * ld), *P_t = take(&scratch, step * ld), *O = take(&scratch, step * Dp);
+  float scale = head_scale(a, b, h), scale_t = head_scale_t(a, b, h);
+  int q_moves = q_t.at || a->scale.t.data, k_moves = k_t.at != NULL;
+  int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0;
+  pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
+  pack(&v, 0, keys, D, Dp, 1, V);
+  if (k_moves) pack_transposed(&k_t, 0, keys, D, Dp, Q, Kt_t, ld);
+  if (v_t.at) pack(&v_t, 0, keys, D, Dp, 1, V_t);
+  for (int64_t i = i0; i < i1; i += step) {
+    int64_t M = at_most(i1 - i, step);
+    strip_plan plan;
+    plan_strips(&plan, a, i, M, 0, S, T, S, ld);
+    pack(&q, i, M, D, Dp, scale, Q);
+    mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
+    if (q_moves) {
+      pack(&q_t, i, M, D, Dp, scale, Q_t);
+      pack_add(&q, i, M, D, Dp, scale_t, Q_t);
+      mm_scores(M, plan.most, Dp, Q_t, Dp, Kt, ld, P_t, ld, plan.cols, 0);
+    } else {
+      memset(P_t, 0, (size_t)(M * ld) * sizeof *P_t);
+    }
+    if (k_moves) mm_scores(M, plan.most, Dp, Q, Dp, Kt_t, ld, P_t, ld, plan.cols, 1);
+    for (int64_t m = 0; m < M; m++) {
+      float lse_t = tangent_row(P + m * ld, P_t + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP],
+                                cell_in(&lse_in, i + m));
+      cell_out(&lse_out, i + m, lse_t);
+    }
+    mm_apply(M, Dp, P_t, ld, V, Dp, O, Dp, plan.seen, 0);
+    if (v_t.at) mm_apply(M, Dp, P, ld, V_t, Dp, O, Dp, plan.seen, 1);
+    unpack(&out_t, i, M, D, Dp, O);
+  }
+}
+
+typedef void (*down_fn)(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
+                        float *scratch);
+static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a, int face, down_fn unit, int64_t first,
+                             int64_t count) {
+  int64_t tiles_each = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE;
+  int sums = attention_sums(a, face);
+  for (int64_t u = first; u < first + count; u++) {
+    int64_t i0 = u % tiles_each * ATTENTION_TILE, h = u / tiles_each % a->H, b = u / tiles_each / a->H;
+    for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) {
+      int64_t T = micak_rows(a->q.offsets, task, a->T);
+      if (i0 < T) unit(a, task, h, i0, at_most(T, i0 + ATTENTION_TILE), T, exec->scratch);
+    }
+  }
+  return MICA_OK;
+}
+CPU_KERNEL(attention_forward) { return walk_down(exec, args, MICA_FORWARD, forward_unit, first, count); }
+CPU_KERNEL(attention_jvp) { return walk_down(exec, args, MICA_JVP, jvp_unit, first, count); }

@@ -1,0 +1,147 @@
+/* table of attention */
+#include "attention/attention_internal.h"
+#include "common/isa.h"
+#include "common/ref.h"
+
+extern const mica_op mica_op_attention;
+
+#define AT(field) offsetof(mica_attention_args, field)
+
+static const mica_dim attention_dims[] = {
+  { "B", AT(B) }, { "T", AT(T) }, { "S", AT(S) }, { "H", AT(H) }, { "G", AT(G) }, { "D", AT(D) },
+};
+static const mica_param attention_params[] = {
+  { "mask", MICA_PARAM_CHOICE, AT(mask), MICA_ATTENTION_CAUSAL, 0, 1, "causal|full",
+    "keys a row sees: up to its own position counted from the end, or all" },
+};
+static const mica_operand attention_operands[] = {
+  { "q", "B T H D", AT(q), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
+    NULL, "queries" },
+  { "k", "B S G D", AT(k), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
+    NULL, "keys" },
+  { "v", "B S G D", AT(v), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
+    NULL, "values" },
+  { "scale", "B H", AT(scale), MICA_IN | MICA_OPTIONAL | MICA_PARAM,
+    MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY, NULL,
+    "factor of the scores of each head; absent: 1 / sqrt(D)" },
+  { "out", "B T H D", AT(out), MICA_OUT, MICA_READS(0, MICA_V | MICA_D, 0, MICA_V | MICA_T | MICA_D | MICA_TD),
+    MICA_WRITES_OUT, MICA_ANY, NULL, "weighted values" },
+  { "lse", "B T H", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY, NULL,
+    "log of the sum of exp of a row's scores; 0 where it sees no key" },
+};
+
+static mica_status attention_infer(void *args) {
+  const mica_attention_args *a = args;
+  if (a->D == 0 || a->G == 0 || a->H == 0)
+    return mica_error(MICA_ERR_SHAPE, "attention: H = %lld, G = %lld, D = %lld, expected at least one head of at least one "
+                      "element", (long long)a->H, (long long)a->G, (long long)a->D);
+  if (a->H > 0 && a->G > a->H)
+    return mica_error(MICA_ERR_SHAPE, "attention: %lld key heads for %lld query heads, expected at most as many",
+                      (long long)a->G, (long long)a->H);
+  return MICA_OK;
+}
+
+/* ---- cuts and scratch (floats; vectors of up to 16) ---- */
+
+static int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
+static int64_t stride_of(int64_t n) { return padded(n) + 16; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static double pairs(const mica_attention_args *a) {
+  double T = (double)a->T, S = (double)a->S;
+  if (a->mask == MICA_ATTENTION_FULL) return T * S;
+  return T <= S ? T * (S - T) + T * (T + 1) / 2 : S * (S + 1) / 2;
+}
+static int64_t grain_of(double flop) { return flop > 1e6 ? 1 : (int64_t)(1e6 / (flop + 1)) + 1; }
+
+static void split_down(const mica_attention_args *a, int face, mica_split *split) {
+  int64_t tiles = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE, D = padded(a->D), ld = stride_of(a->S);
+  int64_t side = D * ld + a->S * D + 48 * D + 24 * ld + 24 * D + 128;
+  int sums = attention_sums(a, face);
+  split->units = (sums ? 1 : a->B) * a->H * tiles;
+  double flop = (face == MICA_FORWARD ? 4 : 10) * pairs(a) * (double)a->D / (double)(tiles ? tiles : 1);
+  split->grain = grain_of(sums ? flop * (double)a->B : flop);
+  split->scratch_bytes = (size_t)(face == MICA_FORWARD ? side : 2 * side) * sizeof(float);
+  split->rows = 0;
+}
+static void split_up(const mica_attention_args *a, int face, int wanted, mica_split *split) {
+  int second = face == MICA_BACKWARD_JVP, sums = attention_sums(a, face);
+  int64_t block = second ? ATTENTION_KEYS_JVP : ATTENTION_KEYS, keys = least(a->S, block), D = padded(a->D);
+  int64_t ld = stride_of(keys), heads = (a->H + a->G - 1) / a->G, rows = ATTENTION_ROWS;
+  int64_t held = a->S <= block ? rows : heads * a->T;
+  int64_t side = 3 * keys * D + 2 * D * ld + 2 * (rows + 16) * D + 2 * rows * ld + held * D + 256;
+  split->units = wanted ? (sums ? 1 : a->B) * a->G : 0;
+  double flop = (second ? 22 : 10) * pairs(a) * (double)a->D * (double)heads;
+  split->grain = grain_of(sums ? flop * (double)a->B : flop);
+  split->scratch_bytes = (size_t)(second ? 2 * side : side) * sizeof(float);
+  split->rows = 0;
+}
+static void split_forward(const void *args, mica_split *split) { split_down(args, MICA_FORWARD, split); }
+static void split_jvp(const void *args, mica_split *split) { split_down(args, MICA_JVP, split); }
+static void split_backward(const void *args, mica_split *split) {
+  const mica_attention_args *a = args;
+  split_up(a, MICA_BACKWARD, a->q.d.data || a->k.d.data || a->v.d.data || a->scale.d.data, split);
+}
+static void split_backward_jvp(const void *args, mica_split *split) {
+  const mica_attention_args *a = args;
+  split_up(a, MICA_BACKWARD_JVP, a->q.td.data || a->k.td.data || a->v.td.data || a->scale.td.data, split);
+}
+
+static void attention_cost(const void *args, int face, double *flop, double *bytes) {
+  const mica_attention_args *a = args;
+  static const double products[MICA_NFACE] = { 4, 10, 10, 22 }, moved[MICA_NFACE] = { 2, 5, 4, 10 };
+  *flop = products[face] * pairs(a) * (double)(a->D * a->H * a->B);
+  *bytes = moved[face] * (double)(a->B * a->D) * (double)(a->T * a->H + a->S * a->G) * sizeof(float);
+}
+
+CPU_DISPATCH(attention_forward)
+CPU_DISPATCH(attention_backward)
+CPU_DISPATCH(attention_jvp)
+CPU_DISPATCH(attention_backward_jvp)
+REF_PROTOS(attention);
+static const mica_kernel attention_kernels[] = {
+  REF_KERNELS(attention),
+  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_attention_forward_cpu, split_forward },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_attention_backward_cpu, split_backward },
+  { MICA_CPU, MICA_F32, MICA_JVP, micak_attention_jvp_cpu, split_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_attention_backward_jvp_cpu, split_backward_jvp },
+};
+
+static const mica_case attention_cases[] = {
+  { "B=3 T=7 S=7 H=2 G=2 D=8 scale=none", MICA_CASE_PACKED },
+  { "B=2 T=5 S=9 H=5 G=2 D=3", MICA_CASE_PACKED },
+  { "B=2 T=9 S=5 H=3 G=1 D=33 mask=full", 0 },
+  { "B=1 T=9 S=4 H=1 G=1 D=16", 0 },
+  { "B=1 T=1 S=1 H=1 G=1 D=1 scale=none", 0 },
+  { "B=1 T=52 S=70 H=2 G=2 D=7 mask=full scale=none", 0 },
+  { "B=1 T=50 S=300 H=2 G=1 D=4", 0 },
+  { "B=64 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH },
+  { "B=256 T=32 S=32 H=2 G=2 D=64 scale=none", MICA_CASE_BENCH },
+  { "B=512 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=4 T=1024 S=1024 H=8 G=8 D=64 scale=none", MICA_CASE_BENCH | MICA_CASE_SLOW },
+};
+
+/* two keys of equal score: p = 1/2 everywhere, out = 2. row 0: dp = (1, 3), delta 2, ds = (-1/2, 1/2), k.d = ds q = ds.
+ * with k.t = (1, -1): p_t = (1/2, -1/2) in row 0, twice that in row 1; ds_t = p_t (dp - 2) + p (0 + 1) = 0 */
+static const double q_v[2] = { 1, 2 }, k_v[2] = { 0, 0 }, v_v[2] = { 1, 3 }, zero[2] = { 0, 0 }, out_d[2] = { 1, 0 };
+static const double k_t[2] = { 1, -1 }, out_v[2] = { 2, 2 }, v_d[2] = { 0.5, 0.5 }, k_d[2] = { -0.5, 0.5 };
+static const double out_t[2] = { -1, -2 }, v_td[2] = { 0.5, -0.5 }, q_td[2] = { -1, 0 };
+static const double lse_v[2] = { 0.69314718055994530942, 0.69314718055994530942 };
+static const mica_example_wire attention_wires[] = {
+  { "q.v", q_v, 2, 0 },     { "q.t", zero, 2, 0 },     { "k.v", k_v, 2, 0 },    { "k.t", k_t, 2, 0 },
+  { "v.v", v_v, 2, 0 },     { "v.t", zero, 2, 0 },     { "out.d", out_d, 2, 0 }, { "out.td", zero, 2, 0 },
+  { "out.v", out_v, 2, 1 }, { "lse.v", lse_v, 2, 1 },  { "q.d", zero, 2, 1 },   { "k.d", k_d, 2, 1 },
+  { "v.d", v_d, 2, 1 },     { "out.t", out_t, 2, 1 },  { "lse.t", zero, 2, 1 }, { "q.td", q_td, 2, 1 },
+  { "k.td", zero, 2, 1 },   { "v.td", v_td, 2, 1 },
+};
+static const mica_example attention_example = { "B=1 T=2 S=2 H=1 G=1 D=1 mask=full scale=none", attention_wires,
+                                                MICA_COUNT(attention_wires) };
+
+const mica_op mica_op_attention = {
+  .size = sizeof(mica_op), .name = "attention", .doc = "softmax attention: causal or full, grouped query heads, packed rows",
+  .args_size = sizeof(mica_attention_args), .dims = attention_dims, .n_dims = MICA_COUNT(attention_dims),
+  .params = attention_params, .n_params = MICA_COUNT(attention_params), .operands = attention_operands,
+  .n_operands = MICA_COUNT(attention_operands), .kernels = attention_kernels,
+  .n_kernels = MICA_COUNT(attention_kernels), .cases = attention_cases, .n_cases = MICA_COUNT(attention_cases),
+  .example = &attention_example, .budget = 2, .infer = attention_infer, .cost = attention_cost,
+};
