@@ -82,7 +82,12 @@ void micah_tree_reset(micah_tree *t) {
 
 /* ---- whole blocks on all threads ---- */
 
-typedef struct pair { float *to; const float *from; int64_t count; } pair;
+typedef struct pair {
+  float       *to;
+  const float *from;
+  int64_t      count;
+  int          isa;
+} pair;
 
 static void piece(const pair *p, int64_t i, int64_t *first, int64_t *count) {
   *first = i * BLOCK * BLOCKS_A_PIECE;
@@ -94,7 +99,7 @@ static void add_piece(void *arg, int64_t i, int32_t worker) {
   const pair *p = arg;
   int64_t first, count;
   piece(p, i, &first, &count);
-  micak_tree_add(p->to + first, p->from + first, count);
+  micak_tree_add(p->isa, p->to + first, p->from + first, count);
 }
 
 static void copy_piece(void *arg, int64_t i, int32_t worker) {
@@ -107,7 +112,7 @@ static void copy_piece(void *arg, int64_t i, int32_t worker) {
 
 static void for_blocks(const micah_tree *t, mica_body body, float *to, const float *from) {
   const mica_threads *threads = mica_context_get_threads(t->context);
-  pair p = { to, from, t->count };
+  pair p = { to, from, t->count, mica_context_get_isa(t->context) };
   int64_t pieces = (t->count + BLOCK * BLOCKS_A_PIECE - 1) / (BLOCK * BLOCKS_A_PIECE);
   threads->parallel_for(threads->user, pieces, body, &p);
 }

@@ -4,13 +4,19 @@
 
 #include "host/engine/job.h"
 
+/* a stretch of one parameter group */
+typedef struct micah_optimizer_run {
+  int64_t first, count;
+  int32_t decay;
+} micah_optimizer_run;
+
 typedef struct micah_optimizer {
   const micah_job *job;
   int64_t  count;                    /* numbers in the block */
   float   *params, *m, *v;           /* (count) */
   double  *sums;                     /* one for each block of the norm */
   int64_t  n_sums;
-  struct micah_run { int64_t first, count; int32_t decay; } *runs; /* stretches of one group, cut into pieces */
+  micah_optimizer_run *runs;
   int64_t  n_runs;
 } micah_optimizer;
 
