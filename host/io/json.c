@@ -127,7 +127,8 @@ enum { DEEPEST = 64 };
 
 /* first fault that cJSON would let pass or recurse into: depth, control bytes in strings, invalid UTF-8 */
 static const char *scan(const char *text, size_t size, size_t *at) {
-  int depth = 0, inside = 0;
+  int    depth = 0, inside = 0;
+  size_t start = 0;
   for (size_t i = 0; i < size;) {
     unsigned char c = (unsigned char)text[i];
     size_t        n = micah_utf8_length(text + i, size - i);
@@ -143,6 +144,7 @@ static const char *scan(const char *text, size_t size, size_t *at) {
       if (c == '"') inside = 0;
     } else if (c == '"') {
       inside = 1;
+      start = i;
     } else if (c == '{' || c == '[') {
       if (++depth > DEEPEST) return "nested too deep";
     } else if (c == '}' || c == ']') {
@@ -152,7 +154,8 @@ static const char *scan(const char *text, size_t size, size_t *at) {
     }
     i += n;
   }
-  return NULL;
+  *at = start;
+  return inside ? "text without its closing quote" : NULL;
 }
 
 static mica_status json_error(const char *name, int64_t line0, const char *text, size_t at, const char *problem) {

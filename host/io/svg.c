@@ -97,7 +97,7 @@ static void measure(plot *p) {
       micah_axis_see(&p->y, series->y[i]);
     }
     short_name(series->name ? series->name : "", name, sizeof name);
-    widest = fmax(widest, text_width(name));
+    widest = fmax(widest, text_width(name) * 1.12); /* they are bold */
   }
   if ((c->zero_y || p->bars) && !p->y.logarithmic) micah_axis_see(&p->y, 0);
   if (c->categories && c->n_categories > 0) {
@@ -109,7 +109,7 @@ static void measure(plot *p) {
   }
   p->top = c->title && *c->title ? 44 : 18;
   p->bottom = c->x_label && *c->x_label ? 52 : 34;
-  p->right = widest > 0 ? fmin(widest + 34, p->width * 0.4) : 18;
+  p->right = widest > 0 ? fmin(widest + 32, p->width * 0.4) : 18;
   double plot_height = p->height - p->top - p->bottom;
   double lo = p->y.lo;
   int    from_zero = !p->y.logarithmic && (c->zero_y || p->bars) && lo == 0;
@@ -208,7 +208,7 @@ static void curve(plot *p, const micah_series *s, const char *color) {
   column c = { 0, 0, 0, 0 };
   long   at = 0;
   int    thin = s->count > 2 * (int64_t)p->width;
-  micah_text_format(p->out, "<path class=\"curve\" stroke=\"%s\"%s d=\"", color,
+  micah_text_format(p->out, "<path class=\"%s\" stroke=\"%s\"%s d=\"", s->style == MICAH_FAINT ? "faint" : "curve", color,
                     s->style == MICAH_DASHED ? " stroke-dasharray=\"7 5\"" : "");
   for (int64_t i = 0; i < s->count; i++) {
     if (!shown(p, s, i)) {
@@ -336,12 +336,12 @@ static void names(plot *p) {
       micah_text_add(p->out, " width=\"10\" height=\"10\"/>\n");
     } else {
       snprintf(style, sizeof style, "stroke=\"%s\" stroke-width=\"2\"%s", color,
-               c->series[s].style == MICAH_DASHED ? " stroke-dasharray=\"4 3\"" : "");
+               c->series[s].style == MICAH_DASHED ? " stroke-dasharray=\"4 3\""
+               : c->series[s].style == MICAH_FAINT ? " opacity=\".45\"" : "");
       line(p, x, item[k].end, x + 14, item[k].y, style);
     }
     short_name(c->series[s].name, name, sizeof name);
-    snprintf(style, sizeof style, " class=\"series\" fill=\"%s\"", color);
-    label(p, x + 19, item[k].y + 4, "start", style, name);
+    label(p, x + 19, item[k].y + 4, "start", " class=\"series\"", name);
   }
 }
 
@@ -359,7 +359,8 @@ mica_status micah_svg_chart(micah_text *out, const micah_chart *chart) {
                     "font-size=\"12\">\n", (int)p.width, (int)p.height, (int)p.width, (int)p.height);
   micah_text_add(out, "<style>.chart .grid{stroke:#e4e7eb}.chart .axis{stroke:#5f6b7a}.chart .tick{fill:#4a5563}"
                  ".chart .title{font-size:15px;font-weight:600;fill:#1b2430}.chart .name{fill:#1b2430}"
-                 ".chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}.chart .series{font-weight:600}"
+                 ".chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}"
+                 ".chart .faint{fill:none;stroke-width:1;opacity:.45}.chart .series{font-weight:600;fill:#1b2430}"
                  ".chart .hover{opacity:0}.chart .hover:hover{opacity:1}.chart .dot{fill-opacity:.75}</style>\n<title>");
   micah_text_escape(out, chart->title ? chart->title : "chart");
   micah_text_add(out, "</title>\n<rect fill=\"#ffffff\" width=\"100%\" height=\"100%\"/>\n");

@@ -4,7 +4,8 @@
 
 #include "host/io/text.h"
 
-enum { MICAH_LINE, MICAH_DASHED, MICAH_POINTS, MICAH_BARS };
+/* FAINT: thin and light, for a noisy series behind its average */
+enum { MICAH_LINE, MICAH_DASHED, MICAH_POINTS, MICAH_BARS, MICAH_FAINT };
 
 typedef struct micah_series {
   const char   *name;            /* in the legend */

@@ -77,7 +77,7 @@ static void test_page(void **state) {
     position[i] = bayes[i] * 1.06 + 0.05;
   }
   const micah_series learning[] = {
-    { "loss", NULL, loss, STEPS, MICAH_LINE, 6 }, { "loss, smoothed", NULL, smooth, STEPS, MICAH_LINE, 1 },
+    { "loss", NULL, loss, STEPS, MICAH_FAINT, 1 }, { "loss, smoothed", NULL, smooth, STEPS, MICAH_LINE, 1 },
     { "exact predictor", NULL, exact, STEPS, MICAH_DASHED, 2 },
   };
   const micah_series rows[] = {
