@@ -62,11 +62,36 @@ static inline void micak_row_done(const micak_plane *p, int64_t r, int64_t n, co
     for (int64_t c = 0; c < n; c++) at[c * p->col] = from[c];
 }
 
+/* one task of an index port (B,R) */
+typedef struct micak_index_row {
+  const char *at;
+  int64_t     row;
+  int32_t     dtype;
+} micak_index_row;
+static inline micak_index_row micak_index_row_of(const mica_port *port, int64_t b) {
+  return (micak_index_row){ (const char *)micak_task(&port->v, port->offsets, b), port->v.stride[0], port->v.dtype };
+}
+static inline int64_t micak_index_in(const micak_index_row *p, int64_t r) {
+  if (!p->at) return 0;
+  r *= p->row;
+  return p->dtype == MICA_I32 ? ((const int32_t *)p->at)[r]
+         : p->dtype == MICA_I64 ? ((const int64_t *)p->at)[r]
+                                : ((const uint8_t *)p->at)[r];
+}
+
 /* ---- cuts ---- */
 
 /* row-local faces have one unit a row; where an output sums over tasks, unit r is row r of every task, in task order. */
 static inline int micak_wire_sums(const mica_wire *w, const int32_t *offsets, int64_t tasks) {
   return w->data && !micak_per_task(w, offsets, tasks);
+}
+/* does any wanted wire of these ports, the one named by bit, sum over tasks? NULL ports are skipped */
+static inline int micak_ports_sum(const mica_port *const *ports, int n, int bit, int64_t tasks) {
+  for (int i = 0; i < n; i++) {
+    mica_port *p = (mica_port *)(uintptr_t)ports[i];
+    if (p && micak_wire_sums(micak_wire(p, bit), p->offsets, tasks)) return 1;
+  }
+  return 0;
 }
 static inline void micak_split_rows(const int32_t *offsets, int64_t tasks, int64_t rows, int sums, int64_t row_floats,
                                     mica_split *split) {
