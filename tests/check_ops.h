@@ -123,10 +123,12 @@ long ck_check_op(const mica_op *op, int only_case);
 typedef struct ck_yard {
   ck_data want;
   double  naive[CK_MAX][CK_WIRES], scale[CK_MAX][CK_WIRES];
+  int     refined;
 } ck_yard;
 mica_status ck_yard_make(const ck_case *c, int face, const ck_layout *l, const ck_data *seen, int dtype, ck_yard *y);
 void        ck_yard_free(ck_yard *y);
-void        ck_yard_compare(const ck_case *c, int face, const ck_layout *l, const ck_data *got, int dtype, const ck_yard *y);
+void        ck_yard_compare(const ck_case *c, int face, const ck_layout *l, const ck_data *seen, const ck_data *got, int dtype,
+                            ck_yard *y);
 
 int  ck_start(const ck_options *options);  /* contexts; 0 on success */
 void ck_stop(void);

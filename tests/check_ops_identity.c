@@ -36,7 +36,7 @@ static void sheet_free(sheet *s) {
 
 /* one more wire; returns 0 after a failed check */
 static int sheet_add(sheet *s, const char *wire, const double *value, int64_t count, int expected) {
-  int o, w;
+  int o = 0, w = 0;
   if (!ck_check(parse_wire(s->c.op, wire, &o, &w), "no such wire '%s'", wire)) return 0;
   int64_t n = s->c.B * s->c.o[o].elems;
   if (!ck_check(n == count, "%s has %lld values, expected %lld", wire, (long long)count, (long long)n)) return 0;

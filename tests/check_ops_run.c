@@ -68,16 +68,17 @@ typedef struct place {
   int32_t          *slot;
   int               slots;                   /* has a slot vector */
   int64_t           task_stride, stride[MICA_MAX_RANK - 1], span;
+  int64_t          *within;                  /* (elems) place of each element within its task */
 } place;
 
-static int64_t place_at(const place *p, int64_t b, int64_t e) {
-  const ck_operand *k = p->k;
-  int64_t s = p->slot[b], at = k->offsets ? k->offsets[s] * p->stride[0] : s * p->task_stride;
-  for (int i = k->rank - 1; i >= 1; i--) {
-    at += e % k->n[i] * p->stride[i - 1];
-    e /= k->n[i];
-  }
-  return at;
+static inline int64_t place_at(const place *p, int64_t b, int64_t e) {
+  int64_t s = p->slot[b];
+  return (p->k->offsets ? p->k->offsets[s] * p->stride[0] : s * p->task_stride) + p->within[e];
+}
+
+static void place_free(place *p) {
+  free(p->slot);
+  free(p->within);
 }
 
 static void place_make(const ck_case *c, int kind, int o, int w, place *p) {
@@ -85,7 +86,8 @@ static void place_make(const ck_case *c, int kind, int o, int w, place *p) {
   memset(p, 0, sizeof *p);
   p->k = k;
   p->slot = calloc((size_t)c->B + 1, sizeof *p->slot);
-  if (!p->slot) exit(2);
+  p->within = calloc((size_t)k->elems + 1, sizeof *p->within);
+  if (!p->slot || !p->within) exit(2);
   ck_slots(c, kind, o, p->slot, &p->slots);
   int64_t stride = kind == CK_INNER ? 2 : 1, pad = kind == CK_PADDED ? 3 + 2 * w : 0;
   for (int i = k->rank - 1; i >= 1; i--) {
@@ -94,6 +96,16 @@ static void place_make(const ck_case *c, int kind, int o, int w, place *p) {
   }
   p->task_stride = kind == CK_SHARED ? 0 : stride;
   p->span = k->offsets ? k->offsets[c->B] * (k->rank > 1 ? p->stride[0] : 1) : (kind == CK_SHARED ? 1 : c->B) * stride;
+  int64_t index[MICA_MAX_RANK] = { 0 }, at = 0;
+  for (int64_t e = 0; e < k->elems; e++) {
+    p->within[e] = at;
+    for (int i = k->rank - 1; i >= 1; i--) {
+      at += p->stride[i - 1];
+      if (++index[i] < k->n[i]) break;
+      at -= index[i] * p->stride[i - 1];
+      index[i] = 0;
+    }
+  }
 }
 
 void ck_expand(const ck_case *c, int face, const ck_layout *l, ck_data *d) {
@@ -118,7 +130,7 @@ void ck_expand(const ck_case *c, int face, const ck_layout *l, ck_data *d) {
         for (int64_t e = 0; e < ck_elems(c, o, b); e++)
           d->x[o][w][b * n + e] = p.slot[b] >= 0 ? memory[place_at(&p, b, e)] : 0;
       free(memory);
-      free(p.slot);
+      place_free(&p);
     }
 }
 
@@ -159,7 +171,12 @@ static void fence(int dtype, void *memory, int64_t at, int unread) {
 static int fenced(int dtype, const void *memory, int64_t at) {
   uint64_t want = 0;
   fence(dtype, &want, 0, 0);
-  return !memcmp((const char *)memory + at * (int64_t)mica_dtype_size(dtype), &want, mica_dtype_size(dtype));
+  switch (mica_dtype_size(dtype)) {
+    case 8: return ((const uint64_t *)memory)[at] == want;
+    case 4: return ((const uint32_t *)memory)[at] == (uint32_t)want;
+    case 2: return ((const uint16_t *)memory)[at] == (uint16_t)want;
+    default: return ((const uint8_t *)memory)[at] == (uint8_t)want;
+  }
 }
 
 /* ---- buffers ---- */
@@ -208,17 +225,19 @@ static void buffer_make(const ck_case *c, const ck_how *how, int o, int w, const
   for (int64_t i = 0; i < f->count; i++) fence(f->dtype, f->memory, i, f->access != 2);
   f->add = f->access == 2 && how->layout && how->layout->add[o][w] && !(operand->role & MICA_SAVED);
   int64_t n = c->o[o].elems;
-  for (int64_t b = 0; b < c->B && f->access; b++)
-    for (int64_t e = 0; f->p.slot[b] >= 0 && e < ck_elems(c, o, b); e++) {
+  for (int64_t b = 0; b < c->B && f->access; b++) {
+    int64_t mine = f->p.slot[b] >= 0 ? ck_elems(c, o, b) : 0;
+    for (int64_t e = 0; e < mine; e++) {
       int64_t at = f->first + place_at(&f->p, b, e);
       if (f->access == 2) f->mine[at] = 1;
-      if (f->access == 1 && !(outside(c, how, o, b, e) && !(operand->role & MICA_INDEX)))
+      else if (how->row_count <= 0 || (operand->role & MICA_INDEX) || !outside(c, how, o, b, e))
         put(f->dtype, f->memory, at, in->x[o][w] ? in->x[o][w][b * n + e] : 0);
       if (f->add) {
         put(f->dtype, f->memory, at, (double)(float)(2 * ck_uniform(ck_hash((uint64_t)at, (uint64_t)(o * 8 + w))) - 1));
         if (start) ck_at(c, start, o, w)[b * n + e] = get(f->dtype, f->memory, at);
       }
     }
+  }
   memcpy(f->copy, f->memory, f->bytes);
   wire->data = f->memory + f->first * (int64_t)size;
   wire->slot = f->p.slots ? f->p.slot : NULL;
@@ -243,9 +262,11 @@ static void buffer_check(const ck_case *c, const ck_how *how, int o, int w, ck_d
            (long long)spoilt);
   if (how->row_count <= 0)
     ck_check(!missed, "%s: %lld of its elements were not written", name, (long long)missed);
+  missed = 0;
   double *x = ck_at(c, out, o, w);
-  for (int64_t b = 0; b < c->B; b++)
-    for (int64_t e = 0; f->p.slot[b] >= 0 && e < ck_elems(c, o, b); e++) {
+  for (int64_t b = 0; b < c->B; b++) {
+    int64_t mine = f->p.slot[b] >= 0 ? ck_elems(c, o, b) : 0;
+    for (int64_t e = 0; e < mine; e++) {
       int64_t at = f->first + place_at(&f->p, b, e);
       if (how->row_count > 0) {
         int untouched = fenced(f->dtype, f->memory, at);
@@ -255,6 +276,7 @@ static void buffer_check(const ck_case *c, const ck_how *how, int o, int w, ck_d
         x[b * n + e] = get(f->dtype, f->memory, at);
       }
     }
+  }
   if (how->row_count > 0)
     ck_check(!missed, "%s: a row-local phase wrote %lld elements outside of its rows", name, (long long)missed);
 }
@@ -299,7 +321,7 @@ mica_status ck_run(const ck_case *c, const ck_how *how, const ck_data *in, ck_da
     free(f->memory);
     free(f->copy);
     free(f->mine);
-    free(f->p.slot);
+    place_free(&f->p);
   }
   free(buffers);
   free(args);
