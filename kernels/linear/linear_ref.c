@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdlib.h>
 
 #include "common/ref.h"
 #include "linear/linear.h"

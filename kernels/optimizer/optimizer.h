@@ -33,4 +33,9 @@ double micak_norm2_tree(double *sums, int64_t count);
 /* 1 when all of x are finite */
 int micak_finite(int isa, const float *x, int64_t n);
 
+/* the same in plain double loops: the oracle of the tests */
+void   micak_adamw_step_ref(const micak_adamw *settings, int64_t n, const double *gradient, double *m, double *v,
+                            double *p);
+double micak_norm2_ref(const float *x, int64_t n);
+
 #endif
