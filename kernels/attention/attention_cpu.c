@@ -4,23 +4,24 @@
 /* long sequences take strips of 24 rows, so that a panel of keys is read once for four register tiles */
 static inline int64_t strip_rows(int64_t S) { return S > 192 ? 4 * ATTENTION_STRIP : ATTENTION_STRIP; }
 
-/* scores of a row to e^(s - top); returns their sum, *lse too. columns from n to `defined` become 0 */
-static inline float softmax_row(float *s, int64_t n, int64_t defined, float *lse) {
-  vf top = v_set1(-INFINITY);
+/* raw scores of a row to e^(scale s - top); returns their sum, *lse too. columns from n to `defined` become 0 */
+static inline float softmax_row(float *s, int64_t n, int64_t defined, float scale, float *lse) {
+  vf top = v_set1(-INFINITY), factor = v_set1(scale);
   int64_t j = 0;
-  for (; j + VW <= n; j += VW) top = v_max(v_load(s + j), top);
-  if (j < n) top = v_max(micak_first(v_load(s + j), top, n - j), top);
+  for (; j + VW <= n; j += VW) top = v_max(v_load(s + j) * factor, top);
+  if (j < n) top = v_max(micak_first(v_load(s + j) * factor, top, n - j), top);
   float m = v_max_lane(top);
+  vf minus = v_set1(-m);
   vf sum = v_zero(), sum2 = v_zero();
   for (j = 0; j + 2 * VW <= n; j += 2 * VW) {
-    vf e = v_exp_low(v_load(s + j) - m), f = v_exp_low(v_load(s + j + VW) - m);
+    vf e = v_exp_low(v_fma(v_load(s + j), factor, minus)), f = v_exp_low(v_fma(v_load(s + j + VW), factor, minus));
     sum += e;
     sum2 += f;
     v_store(s + j, e);
     v_store(s + j + VW, f);
   }
   for (; j < n; j += VW) {
-    vf e = micak_first(v_exp_low(v_load(s + j) - m), v_zero(), at_most(n - j, VW));
+    vf e = micak_first(v_exp_low(v_fma(v_load(s + j), factor, minus)), v_zero(), at_most(n - j, VW));
     sum += e;
     v_store(s + j, e);
   }
@@ -36,22 +37,22 @@ static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int
   const int64_t g = attention_key_head(a, h), step = strip_rows(S);
   head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
   head_view v = head_of(&a->v.v, a->v.offsets, b, g), out = head_of(&a->out.v, a->out.offsets, b, h);
-  head_view lse_out = cells_of(&a->lse.v, a->lse.offsets, b, h);
+  head_view lse_out = head_of(&a->lse.v, a->lse.offsets, b, h);
   float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp);
   float *P = take(&scratch, step * ld), *O = take(&scratch, step * Dp), scale = head_scale(a, b, h);
   int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0; /* the last row sees the most */
   pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
-  pack(&v, 0, keys, D, Dp, 1, V);
+  pack(&v, 0, keys, D, Dp, V);
   for (int64_t i = i0; i < i1; i += step) {
     int64_t M = at_most(i1 - i, step);
     strip_plan plan;
     plan_strips(&plan, a, i, M, 0, S, T, S, ld);
-    pack(&q, i, M, D, Dp, scale, Q);
+    pack(&q, i, M, D, Dp, Q);
     mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
     float over[4 * ATTENTION_STRIP];
     for (int64_t m = 0; m < M; m++) {
       float lse = 0, z = plan.visible[m] || plan.seen[m / ATTENTION_STRIP]
-                             ? softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], &lse)
+                             ? softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], scale, &lse)
                              : 0;
       over[m] = plan.visible[m] ? 1 / z : 0;
       cell_out(&lse_out, i + m, plan.visible[m] ? lse : 0);
@@ -63,13 +64,15 @@ static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int
   }
 }
 
-/* p = e^(s - lse) over s, p (s_t - lse_t) over s_t; returns lse_t = sum of p s_t */
-static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float lse) {
-  vf sum = v_zero();
+/* p = e^(scale s - lse) over s, p (s_t - lse_t) over s_t with s_t = scale s_t + scale_t s; returns lse_t = sum of p s_t */
+static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float scale, float scale_t, float lse) {
+  vf sum = v_zero(), factor = v_set1(scale), factor_t = v_set1(scale_t), minus = v_set1(-lse);
   for (int64_t j = 0; j < n; j += VW) {
-    vf p = micak_first(v_exp_low(v_load(s + j) - lse), v_zero(), at_most(n - j, VW));
+    vf raw = v_load(s + j), x_t = v_fma(v_load(s_t + j), factor, raw * factor_t);
+    vf p = micak_first(v_exp_low(v_fma(raw, factor, minus)), v_zero(), at_most(n - j, VW));
     v_store(s + j, p);
-    sum += micak_first(p * v_load(s_t + j), v_zero(), at_most(n - j, VW));
+    v_store(s_t + j, x_t);
+    sum += micak_first(p * x_t, v_zero(), at_most(n - j, VW));
   }
   float lse_t = v_sum(sum);
   int64_t j = 0;
@@ -88,27 +91,26 @@ static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t
   head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
   head_view v = head_of(&a->v.v, a->v.offsets, b, g), out_t = head_of(&a->out.t, a->out.offsets, b, h);
   head_view q_t = head_of(&a->q.t, a->q.offsets, b, h), k_t = head_of(&a->k.t, a->k.offsets, b, g);
-  head_view v_t = head_of(&a->v.t, a->v.offsets, b, g), lse_in = cells_of(&a->lse.v, a->lse.offsets, b, h);
-  head_view lse_out = cells_of(&a->lse.t, a->lse.offsets, b, h);
+  head_view v_t = head_of(&a->v.t, a->v.offsets, b, g), lse_in = head_of(&a->lse.v, a->lse.offsets, b, h);
+  head_view lse_out = head_of(&a->lse.t, a->lse.offsets, b, h);
   float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Kt_t = take(&scratch, Dp * ld);
   float *V_t = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp), *Q_t = take(&scratch, step * Dp);
   float *P = take(&scratch, step * ld), *P_t = take(&scratch, step * ld), *O = take(&scratch, step * Dp);
   float scale = head_scale(a, b, h), scale_t = head_scale_t(a, b, h);
-  int q_moves = q_t.at || a->scale.t.data, k_moves = k_t.at != NULL;
+  int q_moves = q_t.at != NULL, k_moves = k_t.at != NULL;
   int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0;
   pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
-  pack(&v, 0, keys, D, Dp, 1, V);
+  pack(&v, 0, keys, D, Dp, V);
   if (k_moves) pack_transposed(&k_t, 0, keys, D, Dp, Q, Kt_t, ld);
-  if (v_t.at) pack(&v_t, 0, keys, D, Dp, 1, V_t);
+  if (v_t.at) pack(&v_t, 0, keys, D, Dp, V_t);
   for (int64_t i = i0; i < i1; i += step) {
     int64_t M = at_most(i1 - i, step);
     strip_plan plan;
     plan_strips(&plan, a, i, M, 0, S, T, S, ld);
-    pack(&q, i, M, D, Dp, scale, Q);
+    pack(&q, i, M, D, Dp, Q);
     mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
     if (q_moves) {
-      pack(&q_t, i, M, D, Dp, scale, Q_t);
-      pack_add(&q, i, M, D, Dp, scale_t, Q_t);
+      pack(&q_t, i, M, D, Dp, Q_t);
       mm_scores(M, plan.most, Dp, Q_t, Dp, Kt, ld, P_t, ld, plan.cols, 0);
     } else {
       memset(P_t, 0, (size_t)(M * ld) * sizeof *P_t);
@@ -116,7 +118,7 @@ static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t
     if (k_moves) mm_scores(M, plan.most, Dp, Q, Dp, Kt_t, ld, P_t, ld, plan.cols, 1);
     for (int64_t m = 0; m < M; m++) {
       float lse_t = tangent_row(P + m * ld, P_t + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP],
-                                cell_in(&lse_in, i + m));
+                                scale, scale_t, cell_in(&lse_in, i + m));
       cell_out(&lse_out, i + m, lse_t);
     }
     mm_apply(M, Dp, P_t, ld, V, Dp, O, Dp, plan.seen, 0);

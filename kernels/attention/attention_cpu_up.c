@@ -10,9 +10,10 @@ typedef struct up_unit {
   int64_t block;                             /* keys of a block */
   int64_t ld;                                /* row stride of scores */
   int64_t held;                              /* rows of q cotangents kept for each query head */
+  double *scale_sum;                         /* of each query head */
   float  *K, *Kt, *Vt, *dK, *dV, *Q, *dO, *dQ, *P, *dS;
-  float  *K_t, *Kt_t, *Vt_t, *Q_t, *dO_t, *dQs, *P_t, *dS_t;
-  int     k_moves, v_moves, q_moves, scale_moves;
+  float  *K_t, *Kt_t, *Vt_t, *Q_t, *dO_t, *P_t, *dS_t;
+  int     k_moves, v_moves, q_moves;
 } up_unit;
 
 static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
@@ -23,6 +24,7 @@ static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, flo
   u.ld = score_stride(keys);
   u.held = u.S <= u.block ? ATTENTION_ROWS : u.T;
   int64_t held = (u.S <= u.block ? 1 : u.h1 - u.h0) * u.held * u.Dp, scores = ATTENTION_ROWS * u.ld;
+  u.scale_sum = (double *)(void *)take(&scratch, 2 * (u.h1 - u.h0));
   u.K = take(&scratch, side), u.Kt = take(&scratch, u.Dp * u.ld), u.Vt = take(&scratch, u.Dp * u.ld);
   u.dK = take(&scratch, side), u.dV = take(&scratch, side);
   u.Q = take(&scratch, rows + VW * u.Dp), u.dO = take(&scratch, rows), u.dQ = take(&scratch, held);
@@ -31,20 +33,17 @@ static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, flo
   u.K_t = take(&scratch, side), u.Kt_t = take(&scratch, u.Dp * u.ld), u.Vt_t = take(&scratch, u.Dp * u.ld);
   u.Q_t = take(&scratch, rows), u.dO_t = take(&scratch, rows);
   u.P_t = take(&scratch, scores), u.dS_t = take(&scratch, scores);
-  u.k_moves = a->k.t.data != NULL, u.v_moves = a->v.t.data != NULL, u.scale_moves = a->scale.t.data != NULL;
-  u.q_moves = a->q.t.data || u.scale_moves;
-  /* cotangents of the scaled queries themselves, where the scale is a variable */
-  if (u.scale_moves || a->scale.td.data) u.dQs = take(&scratch, held);
+  u.k_moves = a->k.t.data != NULL, u.v_moves = a->v.t.data != NULL, u.q_moves = a->q.t.data != NULL;
   return u;
 }
 
 static head_view query_view(const up_unit *u, const mica_port *port, const mica_wire *wire, int64_t h) {
   return head_of(wire, port->offsets, u->b, h);
 }
-/* <x_i, y_k> over one head */
-static inline float head_dot(const head_view *x, int64_t i, const head_view *y, int64_t k, int64_t D) {
+/* <x_i, y_i> over one head */
+static inline float head_dot(const head_view *x, const head_view *y, int64_t i, int64_t D) {
   if (!x->at || !y->at) return 0;
-  const float *p = x->at + i * x->row, *q = y->at + k * y->row;
+  const float *p = x->at + i * x->row, *q = y->at + i * y->row;
   vf sum = v_zero();
   if (x->col == 1 && y->col == 1) {
     for (int64_t d = 0; d < D; d += VW) {
@@ -58,93 +57,91 @@ static inline float head_dot(const head_view *x, int64_t i, const head_view *y, 
   return s;
 }
 
-/* s -> p = e^(s - lse), dp -> ds = p (dp - delta); zero from n to `defined` */
-static inline void backward_row(float *s, float *dp, int64_t n, int64_t defined, float lse, float delta) {
+/* one row of a block: what it takes from outside */
+typedef struct row_terms {
+  int64_t n, defined;                        /* keys seen; columns to define */
+  float   scale, lse, delta, scale_t, lse_t, delta_t;
+} row_terms;
+
+/* raw scores s -> p = e^(scale s - lse), dp -> scale ds with ds = p (dp - delta), zero from n to `defined`; returns the sum
+ * of ds s where it is wanted */
+INLINE float backward_row(float *s, float *dp, const row_terms *t, const int sum_wanted) {
+  const int64_t n = t->n;
+  vf scale = v_set1(t->scale), minus = v_set1(-t->lse), delta = v_set1(t->delta), sum = v_zero();
   int64_t j = 0;
   for (; j + VW <= n; j += VW) {
-    vf p = v_exp_low(v_load(s + j) - lse);
-    v_store(dp + j, p * (v_load(dp + j) - delta));
+    vf raw = v_load(s + j), p = v_exp_low(v_fma(raw, scale, minus)), ds = p * (v_load(dp + j) - delta);
+    if (sum_wanted) sum = v_fma(ds, raw, sum);
+    v_store(dp + j, ds * scale);
     v_store(s + j, p);
   }
   if (j < n) {
-    vf p = micak_first(v_exp_low(v_load(s + j) - lse), v_zero(), n - j);
-    v_store(dp + j, micak_first(p * (v_load(dp + j) - delta), v_zero(), n - j));
+    vf raw = v_load(s + j), p = micak_first(v_exp_low(v_fma(raw, scale, minus)), v_zero(), n - j);
+    vf ds = micak_first(p * (v_load(dp + j) - delta), v_zero(), n - j);
+    if (sum_wanted) sum = v_fma(ds, raw, sum);
+    v_store(dp + j, ds * scale);
     v_store(s + j, p);
     j += VW;
   }
-  for (; j < defined; j += VW) v_store(s + j, v_zero()), v_store(dp + j, v_zero());
+  for (; j < t->defined; j += VW) v_store(s + j, v_zero()), v_store(dp + j, v_zero());
+  return sum_wanted ? v_sum(sum) : 0;
 }
-/* the same, and p_t = p (s_t - lse_t) over s_t, ds_t = p_t (dp - delta) + p (dp_t - delta_t) over dp_t */
-static inline void backward_jvp_row(float *s, float *dp, float *s_t, float *dp_t, int64_t n, int64_t defined, float lse,
-                                    float delta, float lse_t, float delta_t) {
-  for (int64_t j = 0; j < defined; j += VW) {
-    int64_t m = n - j < 0 ? 0 : at_most(n - j, VW);
+/* the same with tangents: s_t -> p_t = p (x_t - lse_t), x_t = scale s_t + scale_t s; dp_t -> scale ds_t + scale_t ds,
+ * ds_t = p_t (dp - delta) + p (dp_t - delta_t); returns the sum of ds_t s + ds s_t */
+static inline float backward_jvp_row(float *s, float *dp, float *s_t, float *dp_t, const row_terms *t) {
+  vf scale = v_set1(t->scale), scale_t = v_set1(t->scale_t), minus = v_set1(-t->lse), sum = v_zero();
+  for (int64_t j = 0; j < t->defined; j += VW) {
+    int64_t m = t->n - j < 0 ? 0 : at_most(t->n - j, VW);
     vf p = v_zero(), p_t = v_zero(), ds = v_zero(), ds_t = v_zero();
     if (m > 0) {
-      vf e = v_load(dp + j) - delta, q = v_exp_low(v_load(s + j) - lse), q_t = q * (v_load(s_t + j) - lse_t);
-      p = micak_first(q, v_zero(), m), p_t = micak_first(q_t, v_zero(), m);
-      ds = micak_first(q * e, v_zero(), m);
-      ds_t = micak_first(v_fma(q_t, e, q * (v_load(dp_t + j) - delta_t)), v_zero(), m);
+      vf raw = v_load(s + j), raw_t = v_load(s_t + j), e = v_load(dp + j) - t->delta;
+      vf x_t = v_fma(raw_t, scale, raw * scale_t) - t->lse_t;
+      p = v_exp_low(v_fma(raw, scale, minus));
+      if (m < VW) {
+        p = micak_first(p, v_zero(), m), raw = micak_first(raw, v_zero(), m), raw_t = micak_first(raw_t, v_zero(), m);
+        x_t = micak_first(x_t, v_zero(), m), e = micak_first(e, v_zero(), m);
+      }
+      p_t = p * x_t;
+      ds = p * e;
+      vf e_t = v_load(dp_t + j) - t->delta_t;
+      ds_t = v_fma(p_t, e, p * (m < VW ? micak_first(e_t, v_zero(), m) : e_t));
+      sum = v_fma(ds_t, raw, v_fma(ds, raw_t, sum));
     }
-    v_store(s + j, p), v_store(dp + j, ds), v_store(s_t + j, p_t), v_store(dp_t + j, ds_t);
+    v_store(s + j, p), v_store(dp + j, ds * scale), v_store(s_t + j, p_t);
+    v_store(dp_t + j, v_fma(ds_t, scale, ds * scale_t));
   }
+  return v_sum(sum);
 }
 
-/* q.d = scale dQs, with scale.d += <q, dQs> */
-static void close_queries(const up_unit *u, int64_t h, int64_t i, int64_t M, float *dQ, float *scale_d) {
-  const mica_attention_args *a = u->a;
-  head_view out = query_view(u, &a->q, &a->q.d, h), q = query_view(u, &a->q, &a->q.v, h);
-  if (a->scale.d.data) {
-    head_view x = { dQ, u->Dp, 1, 0 };
-    for (int64_t m = 0; m < M; m++) *scale_d += head_dot(&q, i + m, &x, m, u->D);
-  }
-  float scale = head_scale(a, u->b, h);
-  for (int64_t e = 0; e < M * u->Dp; e += VW) v_store(dQ + e, v_load(dQ + e) * scale);
-  unpack(&out, i, M, u->D, u->Dp, dQ);
-}
-/* q.td = scale dQs_t + scale_t dQs, with scale.td += <q_t, dQs> + <q, dQs_t> */
-static void close_queries_jvp(const up_unit *u, int64_t h, int64_t i, int64_t M, float *dQ_t, float *dQs,
-                              float *scale_td) {
-  const mica_attention_args *a = u->a;
-  head_view out = query_view(u, &a->q, &a->q.td, h), q = query_view(u, &a->q, &a->q.v, h);
-  head_view q_t = query_view(u, &a->q, &a->q.t, h);
-  if (a->scale.td.data) {
-    head_view x_t = { dQ_t, u->Dp, 1, 0 }, x = { dQs, u->Dp, 1, 0 };
-    for (int64_t m = 0; m < M; m++)
-      *scale_td += head_dot(&q, i + m, &x_t, m, u->D) + head_dot(&q_t, i + m, &x, m, u->D);
-  }
-  vf scale = v_set1(head_scale(a, u->b, h)), scale_t = v_set1(head_scale_t(a, u->b, h));
-  for (int64_t e = 0; e < M * u->Dp; e += VW) {
-    vf x = v_load(dQ_t + e) * scale;
-    v_store(dQ_t + e, u->scale_moves ? v_fma(v_load(dQs + e), scale_t, x) : x);
-  }
-  unpack(&out, i, M, u->D, u->Dp, dQ_t);
-}
-
-/* rows [i, i + M) of head h against the keys [j, j + n) */
-static void backward_block(const up_unit *u, int64_t h, int64_t i, int64_t M, int64_t j, int64_t n, float *dQ, int add) {
+/* rows [i, i + M) of head h against the keys [j, j + n); dQ: cotangents of the queries, (M, Dp) */
+static void backward_block(const up_unit *u, int64_t h, int64_t i, int64_t M, int64_t j, int64_t n, float *dQ, int add,
+                           double *scale_d) {
   const mica_attention_args *a = u->a;
   const int64_t Dp = u->Dp, ld = u->ld;
   strip_plan plan;
   plan_strips(&plan, a, i, M, j, n, u->T, u->S, ld);
   head_view q = query_view(u, &a->q, &a->q.v, h), dout = query_view(u, &a->out, &a->out.d, h);
-  head_view out = query_view(u, &a->out, &a->out.v, h), lse = cells_of(&a->lse.v, a->lse.offsets, u->b, h);
+  head_view out = query_view(u, &a->out, &a->out.v, h), lse = head_of(&a->lse.v, a->lse.offsets, u->b, h);
   if (plan.most > 0) {
-    pack(&q, i, M, u->D, Dp, head_scale(a, u->b, h), u->Q);
-    pack(&dout, i, M, u->D, Dp, 1, u->dO);
+    pack(&q, i, M, u->D, Dp, u->Q);
+    pack(&dout, i, M, u->D, Dp, u->dO);
     mm_scores(M, plan.most, Dp, u->Q, Dp, u->Kt, ld, u->P, ld, plan.cols, 0);
     mm_scores(M, plan.most, Dp, u->dO, Dp, u->Vt, ld, u->dS, ld, plan.cols, 0);
-    for (int64_t m = 0; m < M; m++)
-      backward_row(u->P + m * ld, u->dS + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP],
-                   cell_in(&lse, i + m), head_dot(&dout, i + m, &out, i + m, u->D));
+    row_terms t = { .scale = head_scale(a, u->b, h) };
+    for (int64_t m = 0; m < M; m++) {
+      t.n = plan.visible[m], t.defined = plan.defined[m / ATTENTION_STRIP], t.lse = cell_in(&lse, i + m);
+      t.delta = head_dot(&dout, &out, i + m, u->D);
+      if (a->scale.d.data) *scale_d += (double)backward_row(u->P + m * ld, u->dS + m * ld, &t, 1);
+      else backward_row(u->P + m * ld, u->dS + m * ld, &t, 0);
+    }
     if (a->v.d.data) mm_gather(n, Dp, M, u->P, ld, u->dO, Dp, u->dV, Dp, plan.visible);
     if (a->k.d.data) mm_gather(n, Dp, M, u->dS, ld, u->Q, Dp, u->dK, Dp, plan.visible);
   }
-  if (a->q.d.data || a->scale.d.data) mm_apply(M, Dp, u->dS, ld, u->K, Dp, dQ, Dp, plan.seen, add);
+  if (a->q.d.data) mm_apply(M, Dp, u->dS, ld, u->K, Dp, dQ, Dp, plan.seen, add);
 }
 
 static void backward_jvp_block(const up_unit *u, int64_t h, int64_t i, int64_t M, int64_t j, int64_t n, float *dQ,
-                               float *dQs, int add) {
+                               int add, double *scale_td) {
   const mica_attention_args *a = u->a;
   const int64_t Dp = u->Dp, ld = u->ld;
   strip_plan plan;
@@ -152,30 +149,30 @@ static void backward_jvp_block(const up_unit *u, int64_t h, int64_t i, int64_t M
   head_view q = query_view(u, &a->q, &a->q.v, h), q_t = query_view(u, &a->q, &a->q.t, h);
   head_view dout = query_view(u, &a->out, &a->out.d, h), dout_t = query_view(u, &a->out, &a->out.td, h);
   head_view out = query_view(u, &a->out, &a->out.v, h), out_t = query_view(u, &a->out, &a->out.t, h);
-  head_view lse = cells_of(&a->lse.v, a->lse.offsets, u->b, h), lse_t = cells_of(&a->lse.t, a->lse.offsets, u->b, h);
+  head_view lse = head_of(&a->lse.v, a->lse.offsets, u->b, h), lse_t = head_of(&a->lse.t, a->lse.offsets, u->b, h);
   if (plan.most > 0) {
-    float scale = head_scale(a, u->b, h);
-    pack(&q, i, M, u->D, Dp, scale, u->Q);
-    pack(&dout, i, M, u->D, Dp, 1, u->dO);
-    pack(&dout_t, i, M, u->D, Dp, 1, u->dO_t);
+    pack(&q, i, M, u->D, Dp, u->Q);
+    pack(&dout, i, M, u->D, Dp, u->dO);
+    pack(&dout_t, i, M, u->D, Dp, u->dO_t);
     mm_scores(M, plan.most, Dp, u->Q, Dp, u->Kt, ld, u->P, ld, plan.cols, 0);
     mm_scores(M, plan.most, Dp, u->dO, Dp, u->Vt, ld, u->dS, ld, plan.cols, 0);
     mm_scores(M, plan.most, Dp, u->dO_t, Dp, u->Vt, ld, u->dS_t, ld, plan.cols, 0);
     if (u->v_moves) mm_scores(M, plan.most, Dp, u->dO, Dp, u->Vt_t, ld, u->dS_t, ld, plan.cols, 1);
     if (u->q_moves) {
-      pack(&q_t, i, M, u->D, Dp, scale, u->Q_t);
-      pack_add(&q, i, M, u->D, Dp, head_scale_t(a, u->b, h), u->Q_t);
+      pack(&q_t, i, M, u->D, Dp, u->Q_t);
       mm_scores(M, plan.most, Dp, u->Q_t, Dp, u->Kt, ld, u->P_t, ld, plan.cols, 0);
     } else {
       memset(u->P_t, 0, (size_t)(M * ld) * sizeof *u->P_t);
     }
     if (u->k_moves) mm_scores(M, plan.most, Dp, u->Q, Dp, u->Kt_t, ld, u->P_t, ld, plan.cols, 1);
-    for (int64_t m = 0; m < M; m++)
-      backward_jvp_row(u->P + m * ld, u->dS + m * ld, u->P_t + m * ld, u->dS_t + m * ld, plan.visible[m],
-                       plan.defined[m / ATTENTION_STRIP], cell_in(&lse, i + m), head_dot(&dout, i + m, &out, i + m, u->D),
-                       cell_in(&lse_t, i + m),
-                       head_dot(&dout_t, i + m, &out, i + m, u->D) +
-                           head_dot(&dout, i + m, &out_t, i + m, u->D));
+    row_terms t = { .scale = head_scale(a, u->b, h), .scale_t = head_scale_t(a, u->b, h) };
+    for (int64_t m = 0; m < M; m++) {
+      t.n = plan.visible[m], t.defined = plan.defined[m / ATTENTION_STRIP];
+      t.lse = cell_in(&lse, i + m), t.lse_t = cell_in(&lse_t, i + m);
+      t.delta = head_dot(&dout, &out, i + m, u->D);
+      t.delta_t = head_dot(&dout_t, &out, i + m, u->D) + head_dot(&dout, &out_t, i + m, u->D);
+      *scale_td += (double)backward_jvp_row(u->P + m * ld, u->dS + m * ld, u->P_t + m * ld, u->dS_t + m * ld, &t);
+    }
     if (a->v.td.data) {
       mm_gather(n, Dp, M, u->P_t, ld, u->dO, Dp, u->dV, Dp, plan.visible);
       mm_gather(n, Dp, M, u->P, ld, u->dO_t, Dp, u->dV, Dp, plan.visible);
@@ -185,10 +182,9 @@ static void backward_jvp_block(const up_unit *u, int64_t h, int64_t i, int64_t M
       if (u->q_moves) mm_gather(n, Dp, M, u->dS, ld, u->Q_t, Dp, u->dK, Dp, plan.visible);
     }
   }
-  if (a->q.td.data || a->scale.td.data) {
+  if (a->q.td.data) {
     mm_apply(M, Dp, u->dS_t, ld, u->K, Dp, dQ, Dp, plan.seen, add);
     if (u->k_moves) mm_apply(M, Dp, u->dS, ld, u->K_t, Dp, dQ, Dp, plan.seen, 1);
-    if (dQs) mm_apply(M, Dp, u->dS, ld, u->K, Dp, dQs, Dp, plan.seen, add);
   }
 }
 
@@ -203,11 +199,11 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
   /* with several blocks of keys the q cotangents of all rows are summed in scratch; the block loop may run zero times */
   for (int64_t j = 0; j == 0 || j < u.S; j += u.block) {
     int64_t n = at_most(u.S - j, u.block);
-    pack(&k, j, n, u.D, u.Dp, 1, u.K);
+    pack(&k, j, n, u.D, u.Dp, u.K);
     transpose(u.K, n, u.Dp, u.Kt, u.ld);
     pack_transposed(&v, j, n, u.D, u.Dp, u.Q, u.Vt, u.ld);
     if (u.k_moves) {
-      pack(&k_t, j, n, u.D, u.Dp, 1, u.K_t);
+      pack(&k_t, j, n, u.D, u.Dp, u.K_t);
       transpose(u.K_t, n, u.Dp, u.Kt_t, u.ld);
     }
     if (u.v_moves) pack_transposed(&v_t, j, n, u.D, u.Dp, u.Q, u.Vt_t, u.ld);
@@ -215,21 +211,20 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
     memset(u.dV, 0, (size_t)(n * u.Dp) * sizeof(float));
     int last = j + u.block >= u.S;
     for (int64_t h = u.h0; h < u.h1; h++) {
-      float scale_sum = 0;
-      int64_t kept = one_block ? 0 : (h - u.h0) * u.held;
+      head_view q_out = head_of(second ? &a->q.td : &a->q.d, a->q.offsets, b, h);
+      double *scale_sum = u.scale_sum + (one_block ? 0 : h - u.h0);
+      if (j == 0) *scale_sum = 0;
       for (int64_t i = 0; i < u.T; i += ATTENTION_ROWS) {
-        int64_t M = at_most(u.T - i, ATTENTION_ROWS), at = (kept + (one_block ? 0 : i)) * u.Dp;
-        float *dQ = u.dQ + at, *dQs = u.dQs ? u.dQs + at : NULL;
-        if (second) backward_jvp_block(&u, h, i, M, j, n, dQ, dQs, j > 0);
-        else backward_block(&u, h, i, M, j, n, dQ, j > 0);
-        if (!last) continue;
-        if (second) close_queries_jvp(&u, h, i, M, dQ, dQs, &scale_sum);
-        else close_queries(&u, h, i, M, dQ, &scale_sum);
+        int64_t M = at_most(u.T - i, ATTENTION_ROWS);
+        float *dQ = u.dQ + (one_block ? 0 : (h - u.h0) * u.held + i) * u.Dp;
+        if (second) backward_jvp_block(&u, h, i, M, j, n, dQ, j > 0, scale_sum);
+        else backward_block(&u, h, i, M, j, n, dQ, j > 0, scale_sum);
+        if (last) unpack(&q_out, i, M, u.D, u.Dp, dQ);
       }
       if (last) {
         head_view out = { (float *)micak_task(scale_wire, NULL, b), scale_wire->stride[0], 0,
                           (scale_wire->flags & MICA_ADD) || micak_same_slot(scale_wire, NULL, b) };
-        cell_out(&out, h, scale_sum);
+        cell_out(&out, h, (float)*scale_sum);
       }
     }
     unpack(&k_out, j, n, u.D, u.Dp, u.dK);

@@ -69,7 +69,7 @@ static void split_up(const mica_attention_args *a, int face, int wanted, mica_sp
   int64_t block = second ? ATTENTION_KEYS_JVP : ATTENTION_KEYS, keys = least(a->S, block), D = padded(a->D);
   int64_t ld = stride_of(keys), heads = (a->H + a->G - 1) / a->G, rows = ATTENTION_ROWS;
   int64_t held = a->S <= block ? rows : heads * a->T;
-  int64_t side = 3 * keys * D + 2 * D * ld + 2 * (rows + 16) * D + 2 * rows * ld + held * D + 256;
+  int64_t side = 3 * keys * D + 2 * D * ld + 2 * (rows + 16) * D + 2 * rows * ld + held * D + 2 * heads + 256;
   split->units = wanted ? (sums ? 1 : a->B) * a->G : 0;
   double flop = (second ? 22 : 10) * pairs(a) * (double)a->D * (double)heads;
   split->grain = grain_of(sums ? flop * (double)a->B : flop);
@@ -113,8 +113,10 @@ static const mica_case attention_cases[] = {
   { "B=2 T=9 S=5 H=3 G=1 D=33 mask=full", 0 },
   { "B=1 T=9 S=4 H=1 G=1 D=16", 0 },
   { "B=1 T=1 S=1 H=1 G=1 D=1 scale=none", 0 },
-  { "B=1 T=52 S=70 H=2 G=2 D=7 mask=full scale=none", 0 },
-  { "B=1 T=50 S=300 H=2 G=1 D=4", 0 },
+  { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full scale=none", 0 },
+  { "B=1 T=50 S=260 H=1 G=1 D=2", 0 },
+  { "B=1 T=5 S=270 H=3 G=1 D=4", 0 },
+  { "B=1 T=210 S=300 H=2 G=1 D=4", MICA_CASE_SLOW },
   { "B=64 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH },
   { "B=256 T=32 S=32 H=2 G=2 D=64 scale=none", MICA_CASE_BENCH },
   { "B=512 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH | MICA_CASE_SLOW },

@@ -95,11 +95,6 @@ static inline head_view head_of(const mica_wire *w, const int32_t *offsets, int6
   v.add = (w->flags & MICA_ADD) || micak_same_slot(w, offsets, b);
   return v;
 }
-/* cells (B,T,H) of one head; col unused */
-static inline head_view cells_of(const mica_wire *w, const int32_t *offsets, int64_t b, int64_t head) {
-  head_view v = head_of(w, offsets, b, head);
-  return v;
-}
 static inline float cell_in(const head_view *v, int64_t i) { return v->at ? v->at[i * v->row] : 0; }
 static inline void cell_out(const head_view *v, int64_t i, float x) {
   if (!v->at) return;
@@ -107,8 +102,8 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
-/* rows [i0, i0 + n) as (n, Dp), times `factor`; columns from D to Dp are zero */
-static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float factor, float *to) {
+/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero */
+static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
     return;
@@ -116,18 +111,13 @@ static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, in
   for (int64_t i = 0; i < n; i++, to += Dp) {
     const float *from = v->at + (i0 + i) * v->row;
     if (v->col == 1) {
-      for (int64_t d = 0; d < Dp; d += VW)
-        v_store(to + d, micak_ld(from + d, d + VW <= D ? VW : d < D ? D - d : 0) * factor);
+      int64_t d = 0;
+      for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d));
+      if (d < D) v_store(to + d, v_load_n(from + d, D - d));
     } else {
-      for (int64_t d = 0; d < Dp; d++) to[d] = d < D ? from[d * v->col] * factor : 0;
+      for (int64_t d = 0; d < Dp; d++) to[d] = d < D ? from[d * v->col] : 0;
     }
   }
-}
-/* to += second factor x rows: packs of s_t q + s q_t */
-static inline void pack_add(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float factor, float *to) {
-  if (!v->at || factor == 0) return;
-  for (int64_t i = 0; i < n; i++, to += Dp)
-    for (int64_t d = 0; d < D; d++) to[d] += v->at[(i0 + i) * v->row + d * v->col] * factor;
 }
 /* packed rows (n, Dp) out to the wire */
 static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, const float *from) {
@@ -201,7 +191,7 @@ static inline void pack_transposed(const head_view *v, int64_t i0, int64_t n, in
                                    float *to, int64_t ld) {
   for (int64_t j = 0; j < n; j += VW) {
     int64_t m = at_most(n - j, VW);
-    pack(v, i0 + j, m, D, Dp, 1, strip);
+    pack(v, i0 + j, m, D, Dp, strip);
     transpose_strip(strip, m, Dp, to, ld, j);
   }
 }

@@ -76,7 +76,7 @@ static const mica_kernel position_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_position_add_backward_jvp_table_cpu, split_backward_jvp_table },
 };
 static const mica_case position_cases[] = {
-  { "B=3 R=7 P=9 C=33", MICA_CASE_PACKED },
+  { "B=3 R=7 P=50 C=33", MICA_CASE_PACKED },
   { "B=2 R=1 P=1 C=1", 0 },
   { "B=64 R=82 P=82 C=256", MICA_CASE_BENCH },
 };
