@@ -1,5 +1,5 @@
 /* contexts, counting and messages, and the order of all checks of one operation */
-#include <math.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +167,10 @@ static void free_nan(void *user, void *ptr, size_t bytes) {
 
 int ck_start(const ck_options *options) {
   ck_option = *options;
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30); /* buffers come and go by the thousand: keep their pages */
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
   for (int i = 0; i < CK_CONTEXTS; i++) {
     mica_context_options o = MICA_CONTEXT_OPTIONS_INIT;
     o.threads = i == CK_THREADS ? 3 : 1;
