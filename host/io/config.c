@@ -45,8 +45,8 @@ mica_status micah_config_parse(const char *name, const char *text, size_t size, 
 }
 
 mica_status micah_config_read(const char *path, micah_config **out) {
-  char       *text;
-  int64_t     size;
+  char *text;
+  int64_t size;
   mica_status status = micah_file_read(path, MICAH_CONFIG_BYTES, &text, &size);
   *out = NULL;
   if (status < 0) return status;
@@ -66,7 +66,7 @@ void micah_config_destroy(micah_config *config) {
   free(config);
 }
 
-const char    *micah_config_name(const micah_config *config) { return config->name; }
+const char *micah_config_name(const micah_config *config) { return config->name; }
 micah_section *micah_config_root(micah_config *config) { return config->root; }
 
 /* ---- overrides ---- */
@@ -103,13 +103,13 @@ static void become(micah_section *node, const micah_section *value) {
 
 static mica_status override(micah_config *config, const char *key, size_t key_size, const char *value,
                             const char *shown) {
-  mica_status    status;
+  mica_status status;
   micah_section *node = config->root;
   if (!valid_utf8(shown)) return override_error(config, shown, "is not UTF-8");
   int depth = 0;
   for (size_t at = 0; at <= key_size;) {
     const char *dot = memchr(key + at, '.', key_size - at);
-    size_t      n = dot ? (size_t)(dot - key) - at : key_size - at;
+    size_t n = dot ? (size_t)(dot - key) - at : key_size - at;
     if (!n) return override_error(config, shown, "empty name before '=' or between points; write section.key=value");
     if (++depth > MICAH_CONFIG_DEPTH) return override_error(config, shown, "nested too deep");
     if (node->kind != MICAH_NODE_MAP && node->empty) node->kind = MICAH_NODE_MAP;
@@ -218,8 +218,8 @@ static mica_status ensure(micah_section *section, const char *key, const char *v
   micah_section *node = micah_node_find(section, key, strlen(key));
   if (!node) {
     micah_config *config = section->config;
-    char         *name = micah_config_keep(config, key, strlen(key));
-    char         *text = micah_config_keep(config, value, strlen(value));
+    char *name = micah_config_keep(config, key, strlen(key));
+    char *text = micah_config_keep(config, value, strlen(value));
     if (!name || !text) return mica_error(MICA_ERR_MEMORY, "%s: out of memory", config->name);
     mica_status status = micah_node_make(config, section, MICAH_NODE_SCALAR, name, &node);
     if (status < 0) return status;
@@ -254,8 +254,8 @@ static mica_status get_list(micah_section *section, const char *key, int paths, 
   if (node->kind == MICAH_NODE_MAP)
     return micah_config_error(section, key, MICA_ERR_CONFIG, "expected a list [a, b], got a section");
   micah_section *first = node->kind == MICAH_NODE_LIST ? node->first : node;
-  int64_t        n = node->kind == MICAH_NODE_LIST ? node->count : 1, i = 0;
-  const char   **list = micah_config_alloc(section->config, (size_t)(n + 1) * sizeof *list);
+  int64_t n = node->kind == MICAH_NODE_LIST ? node->count : 1, i = 0;
+  const char **list = micah_config_alloc(section->config, (size_t)(n + 1) * sizeof *list);
   if (!list) return mica_error(MICA_ERR_MEMORY, "%s: out of memory", section->config->name);
   for (micah_section *item = first; item && i < n; item = item->next, i++) {
     char path[300];
@@ -279,7 +279,6 @@ mica_status micah_config_get_list(micah_section *section, const char *key, const
   return get_list(section, key, 0, items, count);
 }
 
-mica_status micah_config_get_paths(micah_section *section, const char *key, const char *const **items,
-                                   int64_t *count) {
+mica_status micah_config_get_paths(micah_section *section, const char *key, const char *const **items, int64_t *count) {
   return get_list(section, key, 1, items, count);
 }

@@ -43,8 +43,8 @@ mica_status micah_config_get_list(micah_section *section, const char *key, const
 /* the same with each item resolved as MICA_KEY_PATH */
 mica_status micah_config_get_paths(micah_section *section, const char *key, const char *const **items, int64_t *count);
 
-/* fill a struct from a section: defaults, types, ranges, unknown keys (nearest valid name). keys in `other` (n_other) are
- * valid too and left to the caller: "name", subsections, lists. strings stay with the config. */
+/* fill a struct from a section: defaults, types, ranges, unknown keys (nearest valid name). keys in `other` (n_other)
+ * are valid too and left to the caller: "name", subsections, lists. strings stay with the config. */
 mica_status micah_config_fill(micah_section *section, const mica_key *keys, int32_t n_keys, const char *const *other,
                               int32_t n_other, void *out);
 
@@ -55,7 +55,8 @@ mica_status micah_config_check_keys(const micah_section *section, const mica_key
 /* an error of the caller's about a key (NULL: the section itself): prefixes file, line, column and dotted key. */
 mica_status micah_config_error(const micah_section *section, const char *key, mica_status status, const char *format,
                                ...) __attribute__((format(printf, 4, 5)));
-/* put file, line and dotted key before the present mica_last_error(), unless it names the config file already. returns status. */
+/* put file, line and dotted key before the present mica_last_error(), unless it names the config file already; returns
+ * status. */
 mica_status micah_config_blame(const micah_section *section, const char *key, mica_status status);
 
 /* the whole resolved tree as YAML; reading it again gives the same values. paths are written absolute. */

@@ -34,12 +34,15 @@ static void expected(const mica_key *key, char *out, size_t size) {
 }
 
 static int parse_bool(const char *text, int32_t *out) {
-  static const struct { const char *word; int32_t value; } words[] = {
+  static const struct {
+    const char *word;
+    int32_t value;
+  } words[] = {
     { "yes", 1 }, { "true", 1 }, { "on", 1 }, { "no", 0 }, { "false", 0 }, { "off", 0 },
   };
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     const char *w = words[i].word;
-    size_t      n = 0;
+    size_t n = 0;
     while (w[n] && (text[n] == w[n] || text[n] == w[n] - 32)) n++;
     if (!w[n] && !text[n]) {
       *out = words[i].value;
@@ -59,7 +62,7 @@ static const char *packed_name(const void *list, int index) {
 /* ", did you mean 'x'?" or nothing */
 static void suggest(const char *wanted, const micah_text *packed, char *out, size_t size) {
   const char *best = packed->data && !packed->failed ? micak_nearest(wanted, packed_name, packed->data) : NULL;
-  char        shown[80];
+  char shown[80];
   out[0] = 0;
   if (best) snprintf(out, size, "; did you mean '%s'?", micah_quote(best, strlen(best), shown, sizeof shown));
 }
@@ -81,7 +84,7 @@ static mica_status fill_choice(const micah_section *node, const mica_key *key, v
   int64_t index = key->choices ? micak_choice(key->choices, node->text, strlen(node->text)) : -1;
   if (index < 0) {
     micah_text packed = { 0 };
-    char       hint[128];
+    char hint[128];
     for (const char *p = key->choices ? key->choices : ""; *p; p++) micah_text_put(&packed, *p == '|' ? "" : p, 1);
     micah_text_put(&packed, "", 1);
     suggest(node->text, &packed, hint, sizeof hint);
@@ -95,10 +98,10 @@ static mica_status fill_choice(const micah_section *node, const mica_key *key, v
 /* text of a node into a field, by the key's type */
 static mica_status fill_value(micah_section *node, const mica_key *key, void *field) {
   const char *text = node->text;
-  size_t      size = strlen(text);
-  int64_t     whole;
-  double      real;
-  int32_t     flag;
+  size_t size = strlen(text);
+  int64_t whole;
+  double real;
+  int32_t flag;
   if (node->kind != MICAH_NODE_SCALAR || node->empty) return bad_value(node, key, "");
   int bare = key->type == MICA_KEY_INT || key->type == MICA_KEY_REAL || key->type == MICA_KEY_BOOL;
   if (bare && node->quoted && size) return bad_value(node, key, " in quotes; remove the quotes");
@@ -150,7 +153,7 @@ mica_status micah_config_check_keys(const micah_section *section, const mica_key
   for (const micah_section *node = section->first; node; node = node->next) {
     if (known(node->key, keys, n_keys, other, n_other)) continue;
     micah_text names = { 0 };
-    char       path[300], hint[128];
+    char path[300], hint[128];
     for (int32_t i = 0; i < n_keys; i++) micah_text_put(&names, keys[i].name, strlen(keys[i].name) + 1);
     for (int32_t i = 0; i < n_other; i++) micah_text_put(&names, other[i], strlen(other[i]) + 1);
     micah_text_put(&names, "", 1);
@@ -181,8 +184,8 @@ mica_status micah_config_check_keys(const micah_section *section, const mica_key
 /* a value as its default text says */
 static mica_status make_default(micah_section *section, const mica_key *key, micah_section **out) {
   micah_config *config = section->config;
-  char         *name = micah_config_keep(config, key->name, strlen(key->name));
-  char         *text = micah_config_keep(config, key->value, strlen(key->value));
+  char *name = micah_config_keep(config, key->name, strlen(key->name));
+  char *text = micah_config_keep(config, key->value, strlen(key->value));
   if (!name || !text) return mica_error(MICA_ERR_MEMORY, "%s: out of memory", config->name);
   mica_status status = micah_node_make(config, section, MICAH_NODE_SCALAR, name, out);
   if (status < 0) return status;
@@ -196,12 +199,12 @@ mica_status micah_config_fill(micah_section *section, const mica_key *keys, int3
   mica_status status = micah_config_check_keys(section, keys, n_keys, other, n_other);
   for (int32_t i = 0; i < n_keys && status == MICA_OK; i++) {
     const mica_key *key = &keys[i];
-    micah_section  *node = micah_node_find(section, key->name, strlen(key->name));
+    micah_section *node = micah_node_find(section, key->name, strlen(key->name));
     if (!node && !key->value) {
       char want[300];
       expected(key, want, sizeof want);
-      return micah_config_error(section, key->name, MICA_ERR_CONFIG, "missing; add '%s: ...', %s%s%s%s", key->name, want,
-                                key->doc ? " (" : "", key->doc ? key->doc : "", key->doc ? ")" : "");
+      return micah_config_error(section, key->name, MICA_ERR_CONFIG, "missing; add '%s: ...', %s%s%s%s", key->name,
+                                want, key->doc ? " (" : "", key->doc ? key->doc : "", key->doc ? ")" : "");
     }
     if (!node) status = make_default(section, key, &node);
     if (status == MICA_OK) status = fill_value(node, key, (char *)out + key->offset);
@@ -211,13 +214,13 @@ mica_status micah_config_fill(micah_section *section, const mica_key *keys, int3
 
 mica_status micah_keys_defaults(const mica_key *keys, int32_t n_keys, void *out) {
   static const int64_t zero = 0;
-  static const char   *nothing = "";
+  static const char *nothing = "";
   for (int32_t i = 0; i < n_keys; i++) {
     const mica_key *key = &keys[i];
-    void           *field = (char *)out + key->offset;
+    void *field = (char *)out + key->offset;
     /* strings and paths of a table live as long as the table */
     micah_section node = { .kind = MICAH_NODE_SCALAR, .source = MICAH_FROM_DEFAULT, .key = key->name };
-    micah_config  table = { .name = (char[]){ "key table" } };
+    micah_config table = { .name = (char[]) { "key table" } };
     node.config = &table;
     node.text = key->value ? key->value : "";
     if (key->type == MICA_KEY_STRING || key->type == MICA_KEY_PATH) {

@@ -9,7 +9,7 @@
 void *micah_config_alloc(micah_config *config, size_t bytes) {
   const size_t head = (sizeof(micah_block) + 15) / 16 * 16;
   if (bytes > SIZE_MAX / 2) return NULL;
-  size_t       need = (bytes + 15) / 16 * 16;
+  size_t need = (bytes + 15) / 16 * 16;
   micah_block *block = config->blocks;
   if (!block || block->size - block->used < need) {
     size_t size = need > 4096 ? need : 4096;
@@ -65,21 +65,21 @@ micah_section *micah_node_find(const micah_section *map, const char *key, size_t
 
 static void path_append(char *out, size_t size, const char *part) {
   size_t at = strlen(out);
-  char   shown[80];
+  char shown[80];
   micah_quote(part, strlen(part), shown, sizeof shown);
   snprintf(out + at, size - at, "%s%s", at ? "." : "", shown);
 }
 
 void micah_node_path(const micah_section *node, const char *key, char *out, size_t size) {
   const micah_section *chain[MICAH_CONFIG_DEPTH * 2 + 2];
-  int                  n = 0;
+  int n = 0;
   out[0] = 0;
   for (; node && n < (int)(sizeof chain / sizeof *chain); node = node->parent) chain[n++] = node;
   while (n--) {
     if (chain[n]->key) {
       path_append(out, size, chain[n]->key);
     } else if (chain[n]->parent) {
-      char    number[24];
+      char number[24];
       int64_t index = 0;
       for (const micah_section *p = chain[n]->parent->first; p && p != chain[n]; p = p->next) index++;
       snprintf(number, sizeof number, "%lld", (long long)index);
@@ -93,14 +93,12 @@ void micah_node_path(const micah_section *node, const char *key, char *out, size
 static void place(const micah_section *node, char *out, size_t size) {
   if (node->source == MICAH_FROM_FILE && node->line)
     snprintf(out, size, "%s:%lld:%lld", node->config->name, (long long)node->line, (long long)node->column);
-  else if (node->source == MICAH_FROM_COMMAND_LINE)
-    snprintf(out, size, "%s: command line", node->config->name);
-  else
-    snprintf(out, size, "%s", node->config->name);
+  else if (node->source == MICAH_FROM_COMMAND_LINE) snprintf(out, size, "%s: command line", node->config->name);
+  else snprintf(out, size, "%s", node->config->name);
 }
 
 mica_status micah_node_error(const micah_section *node, mica_status status, const char *format, ...) {
-  char    where[600], text[700];
+  char where[600], text[700];
   va_list list;
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
@@ -118,7 +116,7 @@ static const micah_section *pointed(const micah_section *section, const char *ke
 
 mica_status micah_config_error(const micah_section *section, const char *key, mica_status status, const char *format,
                                ...) {
-  char    path[300], text[600];
+  char path[300], text[600];
   va_list list;
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
@@ -129,9 +127,9 @@ mica_status micah_config_error(const micah_section *section, const char *key, mi
 
 mica_status micah_config_blame(const micah_section *section, const char *key, mica_status status) {
   const char *name = section->config->name, *message = mica_last_error();
-  size_t      n = strlen(name);
+  size_t n = strlen(name);
   if (!strncmp(message, name, n) && message[n] == ':') return status;
-  char                 path[300], text[700];
+  char path[300], text[700];
   const micah_section *node = pointed(section, key, path, sizeof path);
   snprintf(text, sizeof text, "%s", message);
   return micah_node_error(node, status, "%s%s%s", path, path[0] ? ": " : "", text);

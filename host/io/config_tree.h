@@ -6,7 +6,7 @@
 
 enum { MICAH_NODE_SCALAR, MICAH_NODE_LIST, MICAH_NODE_MAP };
 enum { MICAH_FROM_FILE, MICAH_FROM_COMMAND_LINE, MICAH_FROM_DEFAULT };
-enum { MICAH_CONFIG_DEPTH = 16, MICAH_CONFIG_NODES = 10000, MICAH_CONFIG_BYTES = 1 << 20 };
+enum { MICAH_CONFIG_DEPTH = 16, MICAH_CONFIG_NODES = 2000, MICAH_CONFIG_BYTES = 1 << 20 };
 
 struct micah_section {
   int             kind, source;
@@ -39,7 +39,8 @@ void *micah_config_alloc(micah_config *config, size_t bytes);
 char *micah_config_keep(micah_config *config, const char *text, size_t size);
 
 /* a new node, appended to parent (NULL: none); error when out of memory or beyond MICAH_CONFIG_NODES */
-mica_status micah_node_make(micah_config *config, micah_section *parent, int kind, const char *key, micah_section **out);
+mica_status micah_node_make(micah_config *config, micah_section *parent, int kind, const char *key,
+                            micah_section **out);
 micah_section *micah_node_find(const micah_section *map, const char *key, size_t length);
 /* dotted path of a node, "model.layers"; `key` (may be NULL) is a child that need not exist */
 void micah_node_path(const micah_section *node, const char *key, char *out, size_t size);
@@ -47,8 +48,7 @@ void micah_node_path(const micah_section *node, const char *key, char *out, size
 mica_status micah_node_error(const micah_section *node, mica_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* config_yaml.c: parse YAML text into the config's root; `inside`: a value of the command line, made under `root` as
- * its only child. */
+/* config_yaml.c: parse YAML text into a tree of its own; *out is NULL where there is none */
 mica_status micah_yaml_parse(micah_config *config, const char *text, size_t size, int source, micah_section **out);
 
 /* config_path.c: turn a path as written into one that can be opened; *out is kept by the config */

@@ -115,7 +115,7 @@ static mica_status each(const micah_section *node, mica_status (*visit)(void *, 
   return status;
 }
 
-mica_status micah_config_each(const micah_config *config, mica_status (*visit)(void *user, const char *key,
-                              const char *value), void *user) {
+mica_status micah_config_each(const micah_config *config,
+                              mica_status (*visit)(void *user, const char *key, const char *value), void *user) {
   return each(config->root, visit, user);
 }

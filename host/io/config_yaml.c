@@ -5,9 +5,9 @@
 #include "host/io/config_tree.h"
 
 typedef struct reader {
-  micah_config  *config;
-  yaml_parser_t  parser;
-  int            source;
+  micah_config *config;
+  yaml_parser_t parser;
+  int source;
 } reader;
 
 static mica_status place_error(const reader *r, yaml_mark_t mark, const char *format, const char *detail) {
@@ -26,8 +26,7 @@ static mica_status place_error(const reader *r, yaml_mark_t mark, const char *fo
   mica_status status;
   if (r->source == MICAH_FROM_COMMAND_LINE)
     status = mica_error(MICA_ERR_CONFIG, "%s: command line: %s", r->config->name, shown);
-  else
-    status = mica_error(MICA_ERR_CONFIG, "%s:%zu:%zu: %s", r->config->name, mark.line + 1, mark.column + 1, shown);
+  else status = mica_error(MICA_ERR_CONFIG, "%s:%zu:%zu: %s", r->config->name, mark.line + 1, mark.column + 1, shown);
   micah_text_free(&message);
   return status;
 }
@@ -36,7 +35,7 @@ static mica_status syntax_error(const reader *r) {
   const yaml_parser_t *p = &r->parser;
   if (p->error == YAML_MEMORY_ERROR) return mica_error(MICA_ERR_MEMORY, "%s: out of memory", r->config->name);
   yaml_mark_t mark = p->problem_mark;
-  micah_text  detail = { 0 };
+  micah_text detail = { 0 };
   micah_text_add(&detail, p->problem ? p->problem : "not valid YAML");
   if (p->context) micah_text_format(&detail, " %s", p->context);
   if (p->error == YAML_READER_ERROR) {
@@ -78,25 +77,26 @@ static mica_status check_plain(const reader *r, const yaml_event_t *event) {
                        (const char *)event->data.alias.anchor);
   }
   if (anchor)
-    return place_error(r, event->start_mark, "anchor '&%s' is not supported; write the value out", (const char *)anchor);
+    return place_error(r, event->start_mark, "anchor '&%s' is not supported; write the value out",
+                       (const char *)anchor);
   if (tag) return place_error(r, event->start_mark, "tag '%s' is not supported; remove it", (const char *)tag);
-  if (event->type == YAML_SCALAR_EVENT &&
-      strlen((const char *)event->data.scalar.value) != event->data.scalar.length)
+  if (event->type == YAML_SCALAR_EVENT && strlen((const char *)event->data.scalar.value) != event->data.scalar.length)
     return place_error(r, event->start_mark, "a zero byte in text is not supported", "");
   return MICA_OK;
 }
 
 /* a node from its first event, which is consumed here */
-static mica_status read_node(reader *r, yaml_event_t *event, micah_section *parent, const char *key, yaml_mark_t key_mark,
-                             int depth, micah_section **out) {
+static mica_status read_node(reader *r, yaml_event_t *event, micah_section *parent, const char *key,
+                             yaml_mark_t key_mark, int depth, micah_section **out) {
   micah_section *node = NULL;
-  mica_status    status = check_plain(r, event);
-  yaml_mark_t    mark = event->start_mark;
-  int            type = event->type;
+  mica_status status = check_plain(r, event);
+  yaml_mark_t mark = event->start_mark;
+  int type = event->type;
   if (status == MICA_OK && depth > MICAH_CONFIG_DEPTH)
     status = place_error(r, mark, "nested too deep; at most 16 levels are read", "");
-  int kind = type == YAML_MAPPING_START_EVENT ? MICAH_NODE_MAP
-             : type == YAML_SEQUENCE_START_EVENT ? MICAH_NODE_LIST : MICAH_NODE_SCALAR;
+  int kind = type == YAML_MAPPING_START_EVENT    ? MICAH_NODE_MAP
+             : type == YAML_SEQUENCE_START_EVENT ? MICAH_NODE_LIST
+                                                 : MICAH_NODE_SCALAR;
   if (status == MICA_OK) status = micah_node_make(r->config, parent, kind, key, &node);
   if (status == MICA_OK) {
     node->source = r->source;
@@ -107,8 +107,9 @@ static mica_status read_node(reader *r, yaml_event_t *event, micah_section *pare
     if (kind == MICAH_NODE_SCALAR) {
       node->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
       node->empty = is_null(event);
-      node->text = node->empty ? "" : micah_config_keep(r->config, (const char *)event->data.scalar.value,
-                                                       event->data.scalar.length);
+      node->text =
+          node->empty ? ""
+                      : micah_config_keep(r->config, (const char *)event->data.scalar.value, event->data.scalar.length);
       if (!node->text) status = mica_error(MICA_ERR_MEMORY, "%s: out of memory", r->config->name);
     }
   }
@@ -159,8 +160,8 @@ static mica_status read_node(reader *r, yaml_event_t *event, micah_section *pare
 
 static mica_status read_stream(reader *r, micah_section **out) {
   yaml_event_t event;
-  mica_status  status;
-  int          documents = 0;
+  mica_status status;
+  int documents = 0;
   *out = NULL;
   for (;;) {
     if ((status = next_event(r, &event)) < 0) return status;

@@ -21,7 +21,7 @@ static mica_status memory_error(const micah_records *r) {
 /* room for one more field */
 static mica_status room(micah_records *r) {
   if (r->count < r->capacity) return MICA_OK;
-  int64_t      more = r->capacity ? r->capacity * 2 : 16;
+  int64_t more = r->capacity ? r->capacity * 2 : 16;
   const char **field = realloc((void *)r->field, (size_t)more * sizeof *field);
   if (!field) return memory_error(r);
   r->field = field;
@@ -49,7 +49,7 @@ static int64_t extent(const micah_records *r) {
 /* one field from *at, unquoted into the store at *to; *at ends behind its separator or at the record's end */
 static mica_status take_field(micah_records *r, int64_t *at, int64_t end, int64_t *to, int64_t *line, int64_t *start) {
   const char *s = r->text;
-  int64_t     i = *at, from = *to, first_line = *line, column = i - *start + 1;
+  int64_t i = *at, from = *to, first_line = *line, column = i - *start + 1;
   if (r->quote && i < end && s[i] == r->quote) {
     for (i++;; i++) {
       if (i >= end) return records_error(r, first_line, column, "quoted field without its closing quote");
@@ -89,8 +89,8 @@ mica_status micah_records_next(micah_records *r, int *more) {
   if (!r->next_line) r->next_line = 1;
   if (r->at == 0 && r->size >= 3 && !memcmp(r->text, "\xEF\xBB\xBF", 3)) r->at = 3;
   /* empty lines are not records */
-  while (r->at < r->size && (r->text[r->at] == '\n' || (r->text[r->at] == '\r' && r->at + 1 < r->size &&
-                                                        r->text[r->at + 1] == '\n'))) {
+  while (r->at < r->size &&
+         (r->text[r->at] == '\n' || (r->text[r->at] == '\r' && r->at + 1 < r->size && r->text[r->at + 1] == '\n'))) {
     r->at += r->text[r->at] == '\r' ? 2 : 1;
     r->next_line++;
   }
@@ -141,7 +141,7 @@ mica_status micah_records_column(const micah_records *header, const char *name, 
     return MICA_OK;
   }
   const char *near = micak_nearest(name, field_name, header);
-  char        shown[80] = "";
+  char shown[80] = "";
   if (near) micah_quote(near, strlen(near), shown, sizeof shown);
   return mica_error(MICA_ERR_NOT_FOUND, "%s:%lld: no column '%s'%s%s%s", header->name, (long long)header->line, name,
                     near ? "; did you mean '" : "", shown, near ? "'?" : "");
@@ -180,8 +180,8 @@ static int is_missing(const char *text, int64_t length) {
 static int is_header(const micah_records *r) {
   for (int64_t i = 0; i < r->count; i++) {
     const char *text = r->field[i];
-    int64_t     length = r->length[i];
-    double      value;
+    int64_t length = r->length[i];
+    double value;
     trim(&text, &length);
     if (!is_missing(text, length) && !micah_parse_real(text, (size_t)length, &value)) return 1;
   }
@@ -194,7 +194,7 @@ static mica_status take_names(const micah_records *r, micah_table *table) {
   table->columns = r->count;
   for (int64_t i = 0; i < r->count; i++) {
     const char *text = r->field[i];
-    int64_t     length = r->length[i];
+    int64_t length = r->length[i];
     trim(&text, &length);
     table->names[i] = micah_copy(text, (size_t)length);
     if (!table->names[i]) return memory_error(r);
@@ -223,8 +223,8 @@ static mica_status take_row(const micah_records *r, const micah_csv_options *opt
   }
   for (int64_t i = 0; i < r->count; i++) {
     const char *text = r->field[i];
-    int64_t     length = r->length[i];
-    double     *value = &table->values[table->rows * table->columns + i];
+    int64_t length = r->length[i];
+    double *value = &table->values[table->rows * table->columns + i];
     trim(&text, &length);
     if (is_missing(text, length) && options->missing) {
       *value = NAN;
@@ -248,8 +248,8 @@ mica_status micah_csv_parse(const char *name, const char *text, int64_t size, co
   micah_records r = { .name = name, .text = text, .size = size };
   r.separator = options->separator ? options->separator : find_separator(name, text, size);
   r.quote = options->quote;
-  int64_t     capacity = 0;
-  int         more, first = 1;
+  int64_t capacity = 0;
+  int more, first = 1;
   mica_status status;
   while ((status = micah_records_next(&r, &more)) == MICA_OK && more) {
     if (first) {
@@ -271,7 +271,7 @@ mica_status micah_csv_parse(const char *name, const char *text, int64_t size, co
 }
 
 mica_status micah_csv_read(const char *path, const micah_csv_options *options, micah_table *table) {
-  char   *text;
+  char *text;
   int64_t size;
   memset(table, 0, sizeof *table);
   mica_status status = micah_file_read(path, INT64_MAX / 4, &text, &size);

@@ -41,7 +41,7 @@ mica_status micah_file_read(const char *path, int64_t limit, char **data, int64_
   }
   /* the size is a hint only: pipes have none and files may grow */
   int64_t capacity = known + 1, at = 0;
-  char   *buffer = malloc((size_t)capacity + 1);
+  char *buffer = malloc((size_t)capacity + 1);
   if (!buffer) {
     close(fd);
     return mica_error(MICA_ERR_MEMORY, "%s: out of memory for %lld bytes", path, (long long)known);
@@ -49,7 +49,7 @@ mica_status micah_file_read(const char *path, int64_t limit, char **data, int64_
   for (;;) {
     if (at == capacity) {
       int64_t more = capacity < 4096 ? 4096 : capacity * 2;
-      char   *grown = realloc(buffer, (size_t)more + 1);
+      char *grown = realloc(buffer, (size_t)more + 1);
       if (!grown) {
         free(buffer);
         close(fd);
@@ -85,7 +85,7 @@ mica_status micah_file_read(const char *path, int64_t limit, char **data, int64_
 
 struct micah_writer {
   char *path, *temporary;
-  int   fd;
+  int fd;
 };
 
 static void writer_free(micah_writer *writer) {
@@ -98,7 +98,7 @@ mica_status micah_writer_begin(const char *path, micah_writer **out) {
   *out = NULL;
   if (!path || !*path) return mica_error(MICA_ERR_INVALID, "micah_writer_begin: empty path");
   micah_writer *writer = calloc(1, sizeof *writer);
-  size_t        room = strlen(path) + 48;
+  size_t room = strlen(path) + 48;
   if (writer) {
     writer->path = micah_copy(path, strlen(path));
     writer->temporary = malloc(room);
@@ -124,7 +124,7 @@ mica_status micah_writer_begin(const char *path, micah_writer **out) {
 mica_status micah_writer_put(micah_writer *writer, const void *data, int64_t size) {
   const char *bytes = data;
   while (size > 0) {
-    size_t  piece = size > (1 << 30) ? (size_t)1 << 30 : (size_t)size;
+    size_t piece = size > (1 << 30) ? (size_t)1 << 30 : (size_t)size;
     ssize_t done = write(writer->fd, bytes, piece);
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) return io_error("write", writer->path, errno);
@@ -138,7 +138,7 @@ mica_status micah_writer_put(micah_writer *writer, const void *data, int64_t siz
 static mica_status sync_folder(const char *path) {
   char *folder = micah_path_folder(path);
   if (!folder) return mica_error(MICA_ERR_MEMORY, "%s: out of memory for its folder", path);
-  int         fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   mica_status status = MICA_OK;
   if (fd < 0) {
     status = io_error("open", folder, errno);
@@ -176,7 +176,7 @@ void micah_writer_abort(micah_writer *writer) {
 
 mica_status micah_file_write(const char *path, const void *data, int64_t size) {
   micah_writer *writer;
-  mica_status   status = micah_writer_begin(path, &writer);
+  mica_status status = micah_writer_begin(path, &writer);
   if (status < 0) return status;
   status = micah_writer_put(writer, data, size);
   if (status < 0) {
@@ -188,7 +188,7 @@ mica_status micah_file_write(const char *path, const void *data, int64_t size) {
 
 mica_status micah_file_append(const char *path, const char *line) {
   size_t size = strlen(line);
-  char  *text = micah_copy(line, size + 1);
+  char *text = micah_copy(line, size + 1);
   if (!text) return mica_error(MICA_ERR_MEMORY, "%s: out of memory for a line of %zu bytes", path, size);
   text[size] = '\n';
   int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -218,7 +218,7 @@ static int is_temporary(const char *name) {
   for (const char *p = strstr(name, ".tmp-"); p; p = strstr(p + 1, ".tmp-")) mark = p;
   if (!mark || mark == name) return 0;
   const char *p = mark + 5;
-  size_t      pid = strspn(p, "0123456789");
+  size_t pid = strspn(p, "0123456789");
   if (!pid || p[pid] != '-') return 0;
   p += pid + 1;
   size_t number = strspn(p, "0123456789");
@@ -228,7 +228,7 @@ static int is_temporary(const char *name) {
 mica_status micah_file_sweep(const char *folder) {
   DIR *dir = opendir(folder);
   if (!dir) return io_error("list", folder, errno);
-  mica_status          status = MICA_OK;
+  mica_status status = MICA_OK;
   const struct dirent *entry;
   while ((entry = readdir(dir)) != NULL) {
     if (is_temporary(entry->d_name) && unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT)
@@ -249,7 +249,7 @@ int micah_path_kind(const char *path) {
 
 mica_status micah_path_mkdirs(const char *path) {
   size_t size = strlen(path);
-  char  *part = micah_copy(path, size);
+  char *part = micah_copy(path, size);
   if (!part) return mica_error(MICA_ERR_MEMORY, "%s: out of memory for its name", path);
   for (size_t i = 1; i <= size; i++) {
     if (i < size && part[i] != '/') continue;
@@ -273,7 +273,7 @@ mica_status micah_path_mkdirs(const char *path) {
 char *micah_path_join(const char *folder, const char *name) {
   if (!folder || !*folder || name[0] == '/') return micah_copy(name, strlen(name));
   size_t a = strlen(folder), b = strlen(name), slash = folder[a - 1] != '/';
-  char  *path = malloc(a + b + 2);
+  char *path = malloc(a + b + 2);
   if (!path) return NULL;
   memcpy(path, folder, a);
   if (slash) path[a] = '/';
@@ -304,9 +304,7 @@ char *micah_path_absolute(const char *path) {
   return joined;
 }
 
-static int by_bytes(const void *a, const void *b) {
-  return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 void micah_path_list_free(char **names, int64_t count) {
   for (int64_t i = 0; i < count; i++) free(names[i]);
@@ -318,8 +316,8 @@ mica_status micah_path_list(const char *folder, char ***names, int64_t *count) {
   *count = 0;
   DIR *dir = opendir(folder);
   if (!dir) return io_error("list", folder, errno);
-  char               **list = NULL;
-  int64_t              n = 0, capacity = 0;
+  char **list = NULL;
+  int64_t n = 0, capacity = 0;
   const struct dirent *entry;
   while ((entry = readdir(dir)) != NULL) {
     struct stat info;
@@ -327,7 +325,7 @@ mica_status micah_path_list(const char *folder, char ***names, int64_t *count) {
     if (fstatat(dirfd(dir), entry->d_name, &info, 0) != 0 || !S_ISREG(info.st_mode)) continue;
     if (n == capacity) {
       int64_t more = capacity ? capacity * 2 : 64;
-      char  **grown = realloc(list, (size_t)more * sizeof *grown);
+      char **grown = realloc(list, (size_t)more * sizeof *grown);
       if (!grown) goto memory;
       list = grown;
       capacity = more;

@@ -1,4 +1,5 @@
-/* file.h: whole files in and out. files are replaced atomically: a reader sees the old content or the new, whatever dies. */
+/* file.h: whole files in and out. files are replaced atomically: a reader sees the old content or the new, whatever
+ * dies. */
 #ifndef MICAH_IO_FILE_H
 #define MICAH_IO_FILE_H
 
@@ -18,7 +19,8 @@ mica_status micah_writer_put(micah_writer *writer, const void *data, int64_t siz
 mica_status micah_writer_commit(micah_writer *writer);
 void        micah_writer_abort(micah_writer *writer); /* NULL: nothing */
 
-/* append one line (a newline is added) by one write call, so that a kill leaves whole lines. makes the file if needed. */
+/* append one line (a newline is added) by one write call, so that a kill leaves whole lines. makes the file if there
+ * is none. */
 mica_status micah_file_append(const char *path, const char *line);
 
 /* delete temporary files that killed writers left in a folder; other files stay. */

@@ -17,7 +17,7 @@ static void hex(XXH128_hash_t value, char text[MICAH_HASH_TEXT]) {
 }
 
 micah_hash *micah_hash_create(void) {
-  size_t      size = (sizeof(micah_hash) + 63) / 64 * 64;
+  size_t size = (sizeof(micah_hash) + 63) / 64 * 64;
   micah_hash *hash = aligned_alloc(64, size);
   if (!hash) return NULL;
   memset(hash, 0, size);
@@ -41,9 +41,7 @@ void micah_hash_put_text(micah_hash *hash, const char *text) {
   micah_hash_put(hash, text, size);
 }
 
-void micah_hash_finish(micah_hash *hash, char text[MICAH_HASH_TEXT]) {
-  hex(XXH3_128bits_digest(&hash->state), text);
-}
+void micah_hash_finish(micah_hash *hash, char text[MICAH_HASH_TEXT]) { hex(XXH3_128bits_digest(&hash->state), text); }
 
 void micah_hash_destroy(micah_hash *hash) { free(hash); }
 

@@ -31,7 +31,7 @@ static void element(micah_html *page, const char *name, const char *text) {
 void micah_html_begin(micah_html *page, const char *title, const char *subtitle) {
   micah_text *out = &page->text;
   micah_text_add(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                 "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+                      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
   element(page, "title", title);
   micah_text_add(out, "<style>");
   micah_text_add(out, style);

@@ -52,18 +52,28 @@ mica_status micah_idx_parse(const char *name, const void *bytes, int64_t size, m
     uint64_t bits = big_endian(from, types[type].size);
     uint32_t low = (uint32_t)bits;
     switch (types[type].code) {
-    case 0x08: ((uint8_t *)array->data)[i] = (uint8_t)bits; break;
-    case 0x09: ((int32_t *)array->data)[i] = (int32_t)bits - (bits >= 128 ? 256 : 0); break;
-    case 0x0B: ((int32_t *)array->data)[i] = (int32_t)bits - (bits >= 32768 ? 65536 : 0); break;
-    case 0x0E: memcpy((double *)array->data + i, &bits, 8); break;
-    default:   memcpy((int32_t *)array->data + i, &low, 4); break;
+    case 0x08:
+      ((uint8_t *)array->data)[i] = (uint8_t)bits;
+      break;
+    case 0x09:
+      ((int32_t *)array->data)[i] = (int32_t)bits - (bits >= 128 ? 256 : 0);
+      break;
+    case 0x0B:
+      ((int32_t *)array->data)[i] = (int32_t)bits - (bits >= 32768 ? 65536 : 0);
+      break;
+    case 0x0E:
+      memcpy((double *)array->data + i, &bits, 8);
+      break;
+    default:
+      memcpy((int32_t *)array->data + i, &low, 4);
+      break;
     }
   }
   return MICA_OK;
 }
 
 mica_status micah_idx_read(const char *path, micah_array *array) {
-  char   *bytes;
+  char *bytes;
   int64_t size;
   memset(array, 0, sizeof *array);
   mica_status status = micah_file_read(path, INT64_MAX / 4, &bytes, &size);

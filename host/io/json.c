@@ -13,7 +13,7 @@ static void json_text(micah_text *out, const char *string) {
   micah_text_add(out, "\"");
   for (size_t i = 0; i < size;) {
     unsigned char c = (unsigned char)string[i];
-    size_t        n = micah_utf8_length(string + i, size - i);
+    size_t n = micah_utf8_length(string + i, size - i);
     if (n && c >= 32 && c != '"' && c != '\\' && c != 127) {
       i += n;
       continue;
@@ -103,8 +103,10 @@ void micah_json_reals(micah_json *json, const char *key, const double *values, i
 mica_status micah_json_finish(micah_json *json, const char **text) {
   *text = "";
   if (json->misused || json->depth || !json->text.size)
-    return mica_error(MICA_ERR_INTERNAL, "json writer: %s", json->misused ? "a key or value where none may be"
-                      : json->depth ? "an object or array is still open" : "nothing was written");
+    return mica_error(MICA_ERR_INTERNAL, "json writer: %s",
+                      json->misused ? "a key or value where none may be"
+                      : json->depth ? "an object or array is still open"
+                                    : "nothing was written");
   mica_status status = micah_text_check(&json->text, "json writer");
   if (status == MICA_OK) *text = json->text.data;
   return status;
@@ -127,11 +129,11 @@ enum { DEEPEST = 64 };
 
 /* first fault that cJSON would let pass or recurse into: depth, control bytes in strings, invalid UTF-8 */
 static const char *scan(const char *text, size_t size, size_t *at) {
-  int    depth = 0, inside = 0;
+  int depth = 0, inside = 0;
   size_t start = 0;
   for (size_t i = 0; i < size;) {
     unsigned char c = (unsigned char)text[i];
-    size_t        n = micah_utf8_length(text + i, size - i);
+    size_t n = micah_utf8_length(text + i, size - i);
     *at = i;
     if (!n) return "not UTF-8";
     if (inside) {
@@ -160,7 +162,7 @@ static const char *scan(const char *text, size_t size, size_t *at) {
 
 static mica_status json_error(const char *name, int64_t line0, const char *text, size_t at, const char *problem) {
   int64_t line = line0;
-  size_t  start = 0;
+  size_t start = 0;
   for (size_t i = 0; i < at; i++) {
     if (text[i] == '\n') {
       line++;
@@ -171,7 +173,7 @@ static mica_status json_error(const char *name, int64_t line0, const char *text,
 }
 
 mica_status micah_json_parse(const char *name, int64_t line0, const char *text, size_t size, cJSON **out) {
-  size_t      at = 0;
+  size_t at = 0;
   const char *problem = scan(text, size, &at);
   *out = NULL;
   if (problem) return json_error(name, line0, text, at, problem);
@@ -179,7 +181,7 @@ mica_status micah_json_parse(const char *name, int64_t line0, const char *text, 
   char *copy = micah_copy(text, size);
   if (!copy) return mica_error(MICA_ERR_MEMORY, "%s: out of memory", name);
   const char *end = copy;
-  cJSON      *tree = cJSON_ParseWithLengthOpts(copy, size + 1, &end, 1);
+  cJSON *tree = cJSON_ParseWithLengthOpts(copy, size + 1, &end, 1);
   mica_status status = MICA_OK;
   if (!tree) {
     at = end ? (size_t)(end - copy) : 0;
@@ -192,8 +194,8 @@ mica_status micah_json_parse(const char *name, int64_t line0, const char *text, 
 }
 
 mica_status micah_json_read(const char *path, int64_t limit, cJSON **out) {
-  char       *text;
-  int64_t     size;
+  char *text;
+  int64_t size;
   mica_status status = micah_file_read(path, limit, &text, &size);
   *out = NULL;
   if (status < 0) return status;

@@ -30,7 +30,8 @@ mica_status micah_json_finish(micah_json *json, const char **text);
 void        micah_json_reset(micah_json *json); /* empty, keeps the memory */
 void        micah_json_free(micah_json *json);
 
-/* parse text (size bytes, no NUL needed) strictly; errors are "name:line:column: ...". line0: number of the first line. */
+/* parse text (size bytes, no NUL needed) strictly; errors are "name:line:column: ...". line0: number of the first
+ * line. */
 mica_status micah_json_parse(const char *name, int64_t line0, const char *text, size_t size, cJSON **out);
 /* a whole file of at most limit bytes */
 mica_status micah_json_read(const char *path, int64_t limit, cJSON **out);

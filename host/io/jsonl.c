@@ -18,7 +18,7 @@ mica_status micah_jsonl_parse(const char *name, const char *text, int64_t size, 
 }
 
 mica_status micah_jsonl_open(const char *path, micah_jsonl *reader) {
-  char   *text, *name;
+  char *text, *name;
   int64_t size;
   memset(reader, 0, sizeof *reader);
   mica_status status = micah_file_read(path, INT64_MAX / 4, &text, &size);
@@ -48,7 +48,7 @@ mica_status micah_jsonl_next(micah_jsonl *reader, const cJSON **record) {
   while (reader->at < reader->size) {
     const char *line = reader->text + reader->at;
     const char *end = memchr(line, '\n', (size_t)(reader->size - reader->at));
-    size_t      length = end ? (size_t)(end - line) : (size_t)(reader->size - reader->at);
+    size_t length = end ? (size_t)(end - line) : (size_t)(reader->size - reader->at);
     reader->at += (int64_t)length + (end != NULL);
     reader->line = reader->next_line++;
     size_t blank = 0;

@@ -18,7 +18,8 @@ typedef struct micah_jsonl {
 
 mica_status micah_jsonl_open(const char *path, micah_jsonl *reader);
 mica_status micah_jsonl_parse(const char *name, const char *text, int64_t size, micah_jsonl *reader);
-/* *record is NULL at the end; borrowed until the next call. empty lines are skipped. errors are "file:line:column: ...". */
+/* *record is NULL at the end; borrowed until the next call. empty lines are skipped. errors are
+ * "file:line:column: ...". */
 mica_status micah_jsonl_next(micah_jsonl *reader, const cJSON **record);
 /* field of the present record; errors name file, line and key. */
 mica_status micah_jsonl_string(const micah_jsonl *reader, const char *key, const char **out);

@@ -10,7 +10,7 @@
 /* NumPy's type code, its size, and what it becomes here */
 static const struct {
   const char *code;
-  int         size, dtype;
+  int size, dtype;
 } types[] = {
   { "f4", 4, MICA_F32 }, { "f8", 8, MICA_F64 }, { "i4", 4, MICA_I32 }, { "i8", 8, MICA_I64 }, { "u1", 1, MICA_U8 },
   { "b1", 1, MICA_U8 },  { "i1", 1, MICA_I32 }, { "i2", 2, MICA_I32 }, { "u2", 2, MICA_I32 },
@@ -87,8 +87,10 @@ static mica_status find_type(const cursor *c, const char *descr, size_t *type) {
   for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
     if (n != 3 || strcmp(descr + 1, types[i].code)) continue;
     if (descr[0] == '>' && types[i].size > 1)
-      return mica_error(MICA_ERR_FORMAT, "%s: dtype '%s' is big-endian, expected little-endian; save with "
-                        "array.astype('<%s')", c->name, descr, types[i].code);
+      return mica_error(MICA_ERR_FORMAT,
+                        "%s: dtype '%s' is big-endian, expected little-endian; save with "
+                        "array.astype('<%s')",
+                        c->name, descr, types[i].code);
     if (descr[0] != '<' && descr[0] != '|' && descr[0] != '=' && descr[0] != '>') break;
     *type = i;
     return MICA_OK;
@@ -99,7 +101,7 @@ static mica_status find_type(const cursor *c, const char *descr, size_t *type) {
 }
 
 static mica_status read_header(cursor *c, micah_array *array, size_t *type) {
-  int         seen[3] = { 0, 0, 0 };
+  int seen[3] = { 0, 0, 0 };
   static const char *const keys[] = { "descr", "fortran_order", "shape" };
   mica_status status = MICA_OK;
   if (!take(c, '{')) return header_error(c, "expected '{'");
@@ -170,8 +172,8 @@ mica_status micah_npy_parse(const char *name, const void *bytes, int64_t size, m
   if (size < prefix || length > size - prefix)
     return mica_error(MICA_ERR_FORMAT, "%s: header of %lld bytes, but only %lld follow; the file is truncated", name,
                       (long long)length, (long long)(size < prefix ? 0 : size - prefix));
-  cursor      c = { name, (const char *)b + prefix, (const char *)b + prefix + length };
-  size_t      type = 0;
+  cursor c = { name, (const char *)b + prefix, (const char *)b + prefix + length };
+  size_t type = 0;
   mica_status status = read_header(&c, array, &type);
   if (status < 0) return status;
   int64_t count = micah_shape_count(array->shape, array->rank, 8), data = size - prefix - length;
@@ -190,8 +192,8 @@ mica_status micah_npy_parse(const char *name, const void *bytes, int64_t size, m
 }
 
 mica_status micah_npy_read(const char *path, micah_array *array) {
-  char       *bytes;
-  int64_t     size;
+  char *bytes;
+  int64_t size;
   memset(array, 0, sizeof *array);
   mica_status status = micah_file_read(path, INT64_MAX / 4, &bytes, &size);
   if (status < 0) return status;
@@ -212,16 +214,20 @@ mica_status micah_npy_write(const char *path, const micah_array *array) {
     return mica_error(MICA_ERR_INVALID, "%s: rank %d, at most %d are written", path, (int)array->rank,
                       (int)MICAH_MAX_DIMS);
   int64_t count = micah_shape_count(array->shape, array->rank, 8);
-  if (count < 0 || (count && !array->data)) return mica_error(MICA_ERR_INVALID, "%s: impossible shape or no data", path);
+  if (count < 0 || (count && !array->data))
+    return mica_error(MICA_ERR_INVALID, "%s: impossible shape or no data", path);
   micah_text header = { 0 };
   micah_text_put(&header, "\x93NUMPY\x01\0\0\0", 10);
   micah_text_format(&header, "{'descr': '%s', 'fortran_order': False, 'shape': (", code);
   for (int32_t i = 0; i < array->rank; i++)
-    micah_text_format(&header, "%lld%s", (long long)array->shape[i], array->rank == 1 ? "," : i + 1 < array->rank ? ", " : "");
+    micah_text_format(&header, "%lld%s", (long long)array->shape[i],
+                      array->rank == 1      ? ","
+                      : i + 1 < array->rank ? ", "
+                                            : "");
   micah_text_add(&header, "), }");
   while ((header.size + 1) % 64) micah_text_add(&header, " ");
   micah_text_add(&header, "\n");
-  mica_status   status = micah_text_check(&header, path);
+  mica_status status = micah_text_check(&header, path);
   micah_writer *writer = NULL;
   if (status == MICA_OK) {
     header.data[8] = (char)((header.size - 10) & 255);
@@ -229,8 +235,7 @@ mica_status micah_npy_write(const char *path, const micah_array *array) {
     status = micah_writer_begin(path, &writer);
   }
   if (status == MICA_OK) status = micah_writer_put(writer, header.data, (int64_t)header.size);
-  if (status == MICA_OK)
-    status = micah_writer_put(writer, array->data, count * (int64_t)mica_dtype_size(array->dtype));
+  if (status == MICA_OK) status = micah_writer_put(writer, array->data, count * (int64_t)mica_dtype_size(array->dtype));
   if (status == MICA_OK) status = micah_writer_commit(writer);
   else micah_writer_abort(writer);
   micah_text_free(&header);

@@ -31,11 +31,12 @@ static int by_key(const void *a, const void *b) {
 /* large elements first, so that each tensor is aligned to its element; then by name, so that files are reproducible */
 static int by_size_and_name(const void *a, const void *b) {
   const micah_tensor *x = *(const micah_tensor *const *)a, *y = *(const micah_tensor *const *)b;
-  size_t              m = mica_dtype_size(x->dtype), n = mica_dtype_size(y->dtype);
+  size_t m = mica_dtype_size(x->dtype), n = mica_dtype_size(y->dtype);
   return m != n ? (m < n) - (m > n) : strcmp(x->name, y->name);
 }
 
-static const micah_tensor **sorted_tensors(const micah_tensor *tensors, int64_t n, int (*order)(const void *, const void *)) {
+static const micah_tensor **sorted_tensors(const micah_tensor *tensors, int64_t n,
+                                           int (*order)(const void *, const void *)) {
   const micah_tensor **list = malloc((size_t)(n + 1) * sizeof *list);
   if (!list) return NULL;
   for (int64_t i = 0; i < n; i++) list[i] = &tensors[i];
@@ -54,11 +55,12 @@ static const micah_meta **sorted_meta(const micah_meta *meta, int64_t n) {
 mica_status micah_safetensors_hash(const micah_tensor *tensors, int64_t n_tensors, const micah_meta *meta,
                                    int64_t n_meta, char value[MICAH_HASH_VALUE]) {
   const micah_tensor **list = sorted_tensors(tensors, n_tensors, by_name);
-  const micah_meta   **notes = sorted_meta(meta, n_meta);
-  micah_hash          *hash = micah_hash_create();
-  mica_status          status = MICA_OK;
+  const micah_meta **notes = sorted_meta(meta, n_meta);
+  micah_hash *hash = micah_hash_create();
+  mica_status status = MICA_OK;
   if (!list || !notes || !hash) {
-    status = mica_error(MICA_ERR_MEMORY, "safetensors: out of memory for a hash over %lld tensors", (long long)n_tensors);
+    status =
+        mica_error(MICA_ERR_MEMORY, "safetensors: out of memory for a hash over %lld tensors", (long long)n_tensors);
   } else {
     for (int64_t i = 0; i < n_tensors; i++) {
       const micah_tensor *t = list[i];
@@ -112,8 +114,8 @@ static mica_status check(const char *path, const micah_tensor *tensors, int64_t 
   for (int64_t i = 0; i < n_meta; i++)
     if (!valid_name(meta[i].key) || !meta[i].value || !strcmp(meta[i].key, MICAH_HASH_KEY) ||
         (meta[i].value[0] && !valid_name(meta[i].value)))
-      return mica_error(MICA_ERR_INVALID, "%s: metadata '%s': key or value is not allowed (UTF-8 text, not mica.hash)", path,
-                        meta[i].key ? meta[i].key : "");
+      return mica_error(MICA_ERR_INVALID, "%s: metadata '%s': key or value is not allowed (UTF-8 text, not mica.hash)",
+                        path, meta[i].key ? meta[i].key : "");
   return MICA_OK;
 }
 
@@ -128,7 +130,7 @@ static mica_status header(const char *path, const micah_tensor *const *list, int
   micah_json_end(json);
   for (int64_t i = 0; i < n; i++) {
     const micah_tensor *t = list[i];
-    int64_t             bytes = micah_tensor_count(t) * (int64_t)mica_dtype_size(t->dtype);
+    int64_t bytes = micah_tensor_count(t) * (int64_t)mica_dtype_size(t->dtype);
     if (bytes > INT64_MAX / 2 - offset) return mica_error(MICA_ERR_INVALID, "%s: tensors too large for a file", path);
     micah_json_object(json, t->name);
     micah_json_string(json, "dtype", micah_safetensors_dtype(t->dtype));
@@ -156,14 +158,14 @@ static mica_status header(const char *path, const micah_tensor *const *list, int
 
 mica_status micah_safetensors_write(const char *path, const micah_tensor *tensors, int64_t n_tensors,
                                     const micah_meta *meta, int64_t n_meta) {
-  char          hash[MICAH_HASH_VALUE];
-  micah_json    json = { 0 };
+  char hash[MICAH_HASH_VALUE];
+  micah_json json = { 0 };
   micah_writer *writer = NULL;
-  const char   *text;
-  mica_status   status = check(path, tensors, n_tensors, meta, n_meta);
+  const char *text;
+  mica_status status = check(path, tensors, n_tensors, meta, n_meta);
   if (status < 0) return status;
   const micah_tensor **list = sorted_tensors(tensors, n_tensors, by_name);
-  const micah_meta   **notes = sorted_meta(meta, n_meta);
+  const micah_meta **notes = sorted_meta(meta, n_meta);
   if (!list || !notes) status = mica_error(MICA_ERR_MEMORY, "%s: out of memory", path);
   for (int64_t i = 1; i < n_tensors && status == MICA_OK; i++)
     if (!strcmp(list[i - 1]->name, list[i]->name))
@@ -184,8 +186,8 @@ mica_status micah_safetensors_write(const char *path, const micah_tensor *tensor
   }
   if (status == MICA_OK) status = micah_writer_put(writer, text, (int64_t)json.text.size);
   for (int64_t i = 0; i < n_tensors && status == MICA_OK; i++)
-    status = micah_writer_put(writer, list[i]->data,
-                              micah_tensor_count(list[i]) * (int64_t)mica_dtype_size(list[i]->dtype));
+    status =
+        micah_writer_put(writer, list[i]->data, micah_tensor_count(list[i]) * (int64_t)mica_dtype_size(list[i]->dtype));
   if (status == MICA_OK) status = micah_writer_commit(writer);
   else micah_writer_abort(writer);
   micah_json_free(&json);

@@ -16,10 +16,10 @@ static const char *const palette[MAX_SERIES] = {
 
 typedef struct plot {
   const micah_chart *chart;
-  micah_text        *out;
-  micah_axis         x, y;
-  double             width, height, left, right, top, bottom; /* px; the last four are margins */
-  int                bars;
+  micah_text *out;
+  micah_axis x, y;
+  double width, height, left, right, top, bottom; /* px; the last four are margins */
+  int bars;
 } plot;
 
 /* text is drawn at 12 px, where a letter takes 6.6 px on average */
@@ -82,14 +82,14 @@ static void short_name(const char *name, char *out, size_t size) {
 
 static void measure(plot *p) {
   const micah_chart *c = p->chart;
-  double             widest = 0;
+  double widest = 0;
   p->width = c->width > 0 ? c->width : 720;
   p->height = c->height > 0 ? c->height : 400;
   p->x.logarithmic = c->log_x && !c->categories;
   p->y.logarithmic = c->log_y != 0;
   for (int s = 0; s < c->n_series; s++) {
     const micah_series *series = &c->series[s];
-    char                name[160];
+    char name[160];
     if (series->style == MICAH_BARS) p->bars++;
     for (int64_t i = 0; i < series->count; i++) {
       if (!shown(p, series, i)) continue;
@@ -112,7 +112,7 @@ static void measure(plot *p) {
   p->right = widest > 0 ? fmin(widest + 32, p->width * 0.4) : 18;
   double plot_height = p->height - p->top - p->bottom;
   double lo = p->y.lo;
-  int    from_zero = !p->y.logarithmic && (c->zero_y || p->bars) && lo == 0;
+  int from_zero = !p->y.logarithmic && (c->zero_y || p->bars) && lo == 0;
   micah_axis_finish(&p->y, 0.05, (int)fmax(2, plot_height / 55));
   if (from_zero && p->y.any && p->y.hi > 0) {
     /* the axis stands on zero, without a margin below it */
@@ -134,7 +134,7 @@ static void measure(plot *p) {
 
 static void frame(plot *p) {
   const micah_chart *c = p->chart;
-  double             l = p->x.from, r = p->x.to, b = p->y.from, t = p->y.to, scale;
+  double l = p->x.from, r = p->x.to, b = p->y.from, t = p->y.to, scale;
   for (int i = 0; i < p->y.n_ticks; i++) {
     scale = (p->y.tick[i] - p->y.lo) / (p->y.hi - p->y.lo);
     double y = b + scale * (t - b);
@@ -144,7 +144,7 @@ static void frame(plot *p) {
   if (c->categories) {
     double room = c->n_categories ? (r - l) / c->n_categories : r - l;
     for (int i = 0; i < c->n_categories; i++) {
-      char   name[160];
+      char name[160];
       double x = l + (i + 0.5) * room;
       short_name(c->categories[i], name, sizeof name);
       /* names that would touch their neighbours lean */
@@ -204,12 +204,12 @@ static void put_column(plot *p, const micah_series *s, const column *c, int *mov
 }
 
 static void curve(plot *p, const micah_series *s, const char *color) {
-  int    move = 1, open = 0;
+  int move = 1, open = 0;
   column c = { 0, 0, 0, 0 };
-  long   at = 0;
-  int    thin = s->count > 2 * (int64_t)p->width;
-  micah_text_format(p->out, "<path class=\"%s\" stroke=\"%s\"%s d=\"", s->style == MICAH_FAINT ? "faint" : "curve", color,
-                    s->style == MICAH_DASHED ? " stroke-dasharray=\"7 5\"" : "");
+  long at = 0;
+  int thin = s->count > 2 * (int64_t)p->width;
+  micah_text_format(p->out, "<path class=\"%s\" stroke=\"%s\"%s d=\"", s->style == MICAH_FAINT ? "faint" : "curve",
+                    color, s->style == MICAH_DASHED ? " stroke-dasharray=\"7 5\"" : "");
   for (int64_t i = 0; i < s->count; i++) {
     if (!shown(p, s, i)) {
       if (open) put_column(p, s, &c, &move);
@@ -229,7 +229,7 @@ static void curve(plot *p, const micah_series *s, const char *color) {
       continue;
     }
     if (open) put_column(p, s, &c, &move);
-    c = (column){ i, i, i, i };
+    c = (column) { i, i, i, i };
     at = (long)x;
     open = 1;
   }
@@ -240,7 +240,7 @@ static void curve(plot *p, const micah_series *s, const char *color) {
 /* what a pointer that rests there says */
 static void hover_text(plot *p, const micah_series *s, int64_t i) {
   const micah_chart *c = p->chart;
-  double             x = x_of(s, i);
+  double x = x_of(s, i);
   micah_text_add(p->out, "<title>");
   micah_text_escape(p->out, s->name ? s->name : "");
   micah_text_add(p->out, "\n");
@@ -259,7 +259,7 @@ static void hover_text(plot *p, const micah_series *s, int64_t i) {
 }
 
 static void marks(plot *p, const micah_series *s, const char *color) {
-  int     visible = s->style == MICAH_POINTS;
+  int visible = s->style == MICAH_POINTS;
   int64_t step = visible || s->count <= HOVERS ? 1 : s->count / HOVERS;
   for (int64_t i = 0; i < s->count; i += step) {
     if (!shown(p, s, i)) continue;
@@ -277,7 +277,8 @@ static void bars(plot *p, const micah_series *s, const char *color, int index) {
   double floor_px = micah_axis_shows(&p->y, 0) ? micah_axis_pixel(&p->y, 0) : p->y.from;
   for (int64_t i = 0; i < s->count; i++) {
     if (!shown(p, s, i)) continue;
-    double x = micah_axis_pixel(&p->x, x_of(s, i)) + (index - p->bars * 0.5) * wide, y = micah_axis_pixel(&p->y, s->y[i]);
+    double x = micah_axis_pixel(&p->x, x_of(s, i)) + (index - p->bars * 0.5) * wide,
+           y = micah_axis_pixel(&p->y, s->y[i]);
     micah_text_format(p->out, "<rect fill=\"%s\"", color);
     attribute(p->out, "x", x);
     attribute(p->out, "y", fmin(y, floor_px));
@@ -297,12 +298,15 @@ static void bars(plot *p, const micah_series *s, const char *color, int index) {
 /* names stand beside the ends of their curves, pushed apart where they would touch */
 static void names(plot *p) {
   const micah_chart *c = p->chart;
-  struct { double end, y; int series; } item[MAX_SERIES];
-  int    n = 0;
+  struct {
+    double end, y;
+    int series;
+  } item[MAX_SERIES];
+  int n = 0;
   double gap = 17, low = p->y.to + 6, high = p->y.from - 2;
   for (int s = 0; s < c->n_series; s++) {
     const micah_series *series = &c->series[s];
-    double              y = p->bars ? low + n * gap : NAN;
+    double y = p->bars ? low + n * gap : NAN;
     for (int64_t i = series->count - 1; i >= 0 && !p->bars; i--) {
       if (!shown(p, series, i)) continue;
       y = micah_axis_pixel(&p->y, series->y[i]);
@@ -325,10 +329,10 @@ static void names(plot *p) {
     if (item[k].y > most) item[k].y = most;
   }
   for (int k = 0; k < n; k++) {
-    int         s = item[k].series;
-    char        name[160], style[120];
+    int s = item[k].series;
+    char name[160], style[120];
     const char *color = color_of(c, s);
-    double      x = p->x.to + 4;
+    double x = p->x.to + 4;
     if (p->bars && c->series[s].style == MICAH_BARS) {
       micah_text_format(p->out, "<rect fill=\"%s\"", color);
       attribute(p->out, "x", x + 4);
@@ -336,8 +340,9 @@ static void names(plot *p) {
       micah_text_add(p->out, " width=\"10\" height=\"10\"/>\n");
     } else {
       snprintf(style, sizeof style, "stroke=\"%s\" stroke-width=\"2\"%s", color,
-               c->series[s].style == MICAH_DASHED ? " stroke-dasharray=\"4 3\""
-               : c->series[s].style == MICAH_FAINT ? " opacity=\".45\"" : "");
+               c->series[s].style == MICAH_DASHED  ? " stroke-dasharray=\"4 3\""
+               : c->series[s].style == MICAH_FAINT ? " opacity=\".45\""
+                                                   : "");
       line(p, x, item[k].end, x + 14, item[k].y, style);
     }
     short_name(c->series[s].name, name, sizeof name);
@@ -354,21 +359,24 @@ mica_status micah_svg_chart(micah_text *out, const micah_chart *chart) {
   p.chart = chart;
   p.out = out;
   measure(&p);
-  micah_text_format(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+  micah_text_format(out,
+                    "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 %d %d\" width=\"%d\" "
                     "height=\"%d\" class=\"chart\" font-family=\"system-ui, 'DejaVu Sans', Arial, sans-serif\" "
-                    "font-size=\"12\">\n", (int)p.width, (int)p.height, (int)p.width, (int)p.height);
-  micah_text_add(out, "<style>.chart .grid{stroke:#e4e7eb}.chart .axis{stroke:#5f6b7a}.chart .tick{fill:#4a5563}"
-                 ".chart .title{font-size:15px;font-weight:600;fill:#1b2430}.chart .name{fill:#1b2430}"
-                 ".chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}"
-                 ".chart .faint{fill:none;stroke-width:1;opacity:.45}.chart .series{font-weight:600;fill:#1b2430}"
-                 ".chart .hover{opacity:0}.chart .hover:hover{opacity:1}.chart .dot{fill-opacity:.75}</style>\n<title>");
+                    "font-size=\"12\">\n",
+                    (int)p.width, (int)p.height, (int)p.width, (int)p.height);
+  micah_text_add(
+      out, "<style>.chart .grid{stroke:#e4e7eb}.chart .axis{stroke:#5f6b7a}.chart .tick{fill:#4a5563}"
+           ".chart .title{font-size:15px;font-weight:600;fill:#1b2430}.chart .name{fill:#1b2430}"
+           ".chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}"
+           ".chart .faint{fill:none;stroke-width:1;opacity:.45}.chart .series{font-weight:600;fill:#1b2430}"
+           ".chart .hover{opacity:0}.chart .hover:hover{opacity:1}.chart .dot{fill-opacity:.75}</style>\n<title>");
   micah_text_escape(out, chart->title ? chart->title : "chart");
   micah_text_add(out, "</title>\n<rect fill=\"#ffffff\" width=\"100%\" height=\"100%\"/>\n");
   frame(&p);
   for (int pass = 0; pass < 2; pass++) {
     for (int s = 0, bar = 0; s < chart->n_series; s++) {
       const micah_series *series = &chart->series[s];
-      const char         *color = color_of(chart, s);
+      const char *color = color_of(chart, s);
       if (series->style == MICAH_BARS) {
         if (!pass) bars(&p, series, color, bar++);
       } else if (pass) {

@@ -50,12 +50,15 @@ void micah_number_label(double value, double step, double largest, char *out, si
     snprintf(out, size, "%s", text.data ? text.data : "");
     micah_text_free(&text);
   } else {
-    static const struct { double unit; const char *name; } units[] = { { 1e9, "G" }, { 1e6, "M" }, { 1e3, "k" }, { 1, "" } };
+    static const struct {
+      double unit;
+      const char *name;
+    } units[] = { { 1e9, "G" }, { 1e6, "M" }, { 1e3, "k" }, { 1, "" } };
     int u = 0;
     /* thousands stay digits below ten thousand */
     while (u < 3 && (big < units[u].unit || (u == 2 && big < 1e4))) u++;
     double scaled = step / units[u].unit;
-    int    decimals = 0;
+    int decimals = 0;
     while (decimals < 7 && scaled > 0 && fabs(scaled - round(scaled)) > 1e-6 * scaled) {
       scaled *= 10;
       decimals++;
@@ -89,16 +92,17 @@ static void log_ticks(micah_axis *axis, int count) {
   double decades = axis->hi - axis->lo;
   if (decades < 0.7) {
     /* less than a decade or so: round numbers, unevenly spaced */
-    double lo = pow(10, axis->lo), hi = pow(10, axis->hi), step = nice_step(hi - lo, count), first = ceil(lo / step - 1e-9);
+    double lo = pow(10, axis->lo), hi = pow(10, axis->hi), step = nice_step(hi - lo, count),
+           first = ceil(lo / step - 1e-9);
     for (int i = 0; i < MICAH_MAX_TICKS; i++)
       if ((first + i) * step > 0) add_tick(axis, log10((first + i) * step), (first + i) * step, step);
     return;
   }
   static const int few[] = { 1 }, some[] = { 1, 3 }, many[] = { 1, 2, 5 };
   const int *digits = decades * 3 <= count * 1.5 ? many : decades * 2 <= count * 1.5 ? some : few;
-  int        n = digits == many ? 3 : digits == some ? 2 : 1;
-  int        stride = n > 1 ? 1 : (int)ceil(decades / count);
-  double     first = floor(axis->lo / stride) * stride;
+  int n = digits == many ? 3 : digits == some ? 2 : 1;
+  int stride = n > 1 ? 1 : (int)ceil(decades / count);
+  double first = floor(axis->lo / stride) * stride;
   for (int i = 0; i < 400 && first + (double)i * stride <= axis->hi; i++)
     for (int k = 0; k < n; k++) {
       double p = first + (double)i * stride + log10(digits[k]), value = digits[k] * pow(10, first + (double)i * stride);

@@ -35,9 +35,7 @@ void micah_text_put(micah_text *text, const char *bytes, size_t size) {
   text->data[text->size] = 0;
 }
 
-void micah_text_add(micah_text *text, const char *string) {
-  micah_text_put(text, string, strlen(string));
-}
+void micah_text_add(micah_text *text, const char *string) { micah_text_put(text, string, strlen(string)); }
 
 void micah_text_format(micah_text *text, const char *format, ...) {
   va_list list, again;
@@ -77,7 +75,7 @@ size_t micah_utf8_length(const char *s, size_t size) {
   const unsigned char *u = (const unsigned char *)s;
   if (!size) return 0;
   if (u[0] < 0x80) return 1;
-  size_t   length = u[0] >= 0xF0 ? 4 : u[0] >= 0xE0 ? 3 : 2;
+  size_t length = u[0] >= 0xF0 ? 4 : u[0] >= 0xE0 ? 3 : 2;
   unsigned lead = u[0] & (length == 4 ? 7u : length == 3 ? 15u : 31u);
   if (u[0] < 0xC2 || u[0] > 0xF4 || size < length) return 0;
   unsigned code = lead;
@@ -94,7 +92,7 @@ size_t micah_utf8_length(const char *s, size_t size) {
 void micah_text_escape(micah_text *text, const char *string) {
   size_t size = strlen(string);
   for (size_t i = 0; i < size;) {
-    char   c = string[i];
+    char c = string[i];
     size_t n = micah_utf8_length(string + i, size - i);
     if (c == '&') micah_text_add(text, "&amp;");
     else if (c == '<') micah_text_add(text, "&lt;");
@@ -142,7 +140,7 @@ static int number_shape(const char *s, size_t n, int *whole) {
 
 int micah_parse_real(const char *text, size_t size, double *out) {
   char buffer[128];
-  int  whole;
+  int whole;
   if (size >= sizeof buffer || !number_shape(text, size, &whole)) return 0;
   memcpy(buffer, text, size);
   buffer[size] = 0;
@@ -166,8 +164,8 @@ int micah_parse_int(const char *text, size_t size, int64_t *out) {
     *out = (int64_t)value;
     return 1;
   }
-  size_t   i = text[0] == '-' || text[0] == '+';
-  int      negative = text[0] == '-';
+  size_t i = text[0] == '-' || text[0] == '+';
+  int negative = text[0] == '-';
   uint64_t value = 0, limit = negative ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
   for (; i < size; i++) {
     uint64_t digit = (uint64_t)(text[i] - '0');
@@ -186,7 +184,7 @@ const char *micah_quote(const char *text, size_t length, char *out, size_t size)
   }
   for (size_t i = 0; i < length;) {
     size_t n = micah_utf8_length(text + i, length - i);
-    int    odd = !n || (unsigned char)text[i] < 32 || text[i] == 127;
+    int odd = !n || (unsigned char)text[i] < 32 || text[i] == 127;
     if (!n) n = 1;
     if (at + n + 4 > size - 1 && i + n < length) {
       memcpy(out + at, "...", 3);

@@ -6,9 +6,9 @@
 #include "host/io/config.h"
 
 typedef struct sample {
-  int64_t     layers, norm;
-  double      rate;
-  int32_t     tied;
+  int64_t layers, norm;
+  double rate;
+  int32_t tied;
   const char *note;
 } sample;
 
@@ -21,11 +21,11 @@ static const mica_key keys[] = {
 };
 
 static void use(micah_config *config) {
-  micah_section     *section;
-  sample             s;
+  micah_section *section;
+  sample s;
   const char *const *items;
-  int64_t            n;
-  mica_status        status = micah_config_section(micah_config_root(config), "model", 0, &section);
+  int64_t n;
+  mica_status status = micah_config_section(micah_config_root(config), "model", 0, &section);
   fuzz_check(status, "f.yaml");
   if (status == MICA_OK) fuzz_check(micah_config_fill(section, keys, 5, NULL, 0, &s), "f.yaml");
   fuzz_check(micah_config_get_list(micah_config_root(config), "plugins", &items, &n), "f.yaml");
@@ -33,12 +33,12 @@ static void use(micah_config *config) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   micah_config *config, *again;
-  mica_status   status = micah_config_parse("f.yaml", (const char *)data, size, &config);
+  mica_status status = micah_config_parse("f.yaml", (const char *)data, size, &config);
   fuzz_check(status, "f.yaml");
   if (status < 0) return 0;
   const uint8_t *end = size ? memchr(data, '\n', size) : NULL;
   if (end && end - data > 2 && data[0] == '#' && data[1] == '=') {
-    char   text[256];
+    char text[256];
     size_t n = (size_t)(end - data) - 2;
     if (n >= sizeof text) n = sizeof text - 1;
     memcpy(text, data + 2, n);

@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const char *text = (const char *)data;
   for (int k = 0; k < 6; k++) {
     micah_csv_options options = MICAH_CSV_OPTIONS_INIT;
-    micah_table       table;
+    micah_table table;
     options.header = k % 3 - 1;
     options.missing = k / 3;
     mica_status status = micah_csv_parse("f.csv", text, (int64_t)size, k ? &options : NULL, &table);
@@ -16,9 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   for (int quote = 0; quote < 2; quote++) {
     micah_records records = { .name = "f.csv", .text = text, .size = (int64_t)size, .separator = ',' };
-    size_t        total = 0;
-    int           more = 1;
-    mica_status   status = MICA_OK;
+    size_t total = 0;
+    int more = 1;
+    mica_status status = MICA_OK;
     records.quote = quote ? '"' : 0;
     while (more && (status = micah_records_next(&records, &more)) == MICA_OK) {
       for (int64_t i = 0; i < records.count; i++) {

@@ -4,11 +4,11 @@
 #include "host/io/jsonl.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  micah_jsonl  reader;
+  micah_jsonl reader;
   const cJSON *record = NULL;
-  const char  *text;
-  double       number;
-  mica_status  status = micah_jsonl_parse("f.jsonl", (const char *)data, (int64_t)size, &reader);
+  const char *text;
+  double number;
+  mica_status status = micah_jsonl_parse("f.jsonl", (const char *)data, (int64_t)size, &reader);
   while (status == MICA_OK && (status = micah_jsonl_next(&reader, &record)) == MICA_OK && record) {
     fuzz_check(micah_jsonl_string(&reader, "text", &text), "f.jsonl");
     fuzz_check(micah_jsonl_real(&reader, "n", &number), "f.jsonl");

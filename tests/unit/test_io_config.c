@@ -13,11 +13,11 @@
 #include "host/io/file.h"
 
 typedef struct sample {
-  int64_t     layers;
-  double      rate;
-  int32_t     tied;
+  int64_t layers;
+  double rate;
+  int32_t tied;
   const char *note, *path;
-  int64_t     norm;
+  int64_t norm;
 } sample;
 
 static const mica_key keys[] = {
@@ -32,7 +32,7 @@ enum { N_KEYS = sizeof keys / sizeof *keys };
 
 static micah_config *parse(const char *text) {
   micah_config *config = NULL;
-  mica_status   status = micah_config_parse("conf/x.yaml", text, strlen(text), &config);
+  mica_status status = micah_config_parse("conf/x.yaml", text, strlen(text), &config);
   if (status < 0) print_error("%s\n", mica_last_error());
   assert_int_equal(status, MICA_OK);
   return config;
@@ -45,10 +45,10 @@ static void expect_message(const char *part) {
 
 /* fill the section "m" of a text; the message must have the part */
 static void expect_fill_error(const char *text, const char *override, const char *part) {
-  micah_config  *config = parse(text);
+  micah_config *config = parse(text);
   micah_section *section;
-  sample         s;
-  mica_status    status = override ? micah_config_override(config, override) : MICA_OK;
+  sample s;
+  mica_status status = override ? micah_config_override(config, override) : MICA_OK;
   if (status == MICA_OK) status = micah_config_section(micah_config_root(config), "m", 0, &section);
   if (status == MICA_OK) status = micah_config_fill(section, keys, N_KEYS, NULL, 0, &s);
   assert_int_equal(status, MICA_ERR_CONFIG);
@@ -66,9 +66,10 @@ static void expect_parse_error(const char *text, const char *part) {
 
 static void test_fill(void **state) {
   (void)state;
-  micah_config *config = parse("m:\n  layers: 1e1\n  rate: .5\n  tied: Yes\n  note: 'a: b'\n  norm: rmsnorm\nlist: [a, 'b c']\n");
+  micah_config *config =
+      parse("m:\n  layers: 1e1\n  rate: .5\n  tied: Yes\n  note: 'a: b'\n  norm: rmsnorm\nlist: [a, 'b c']\n");
   micah_section *root = micah_config_root(config), *m;
-  sample         s;
+  sample s;
   assert_int_equal(micah_config_section(root, "m", 1, &m), MICA_OK);
   assert_int_equal(micah_config_fill(m, keys, N_KEYS, NULL, 0, &s), MICA_OK);
   assert_int_equal(s.layers, 10);
@@ -78,7 +79,7 @@ static void test_fill(void **state) {
   assert_string_equal(s.path, "");
   assert_int_equal(s.norm, 1);
   const char *const *items;
-  int64_t            n;
+  int64_t n;
   assert_int_equal(micah_config_get_list(root, "list", &items, &n), MICA_OK);
   assert_int_equal(n, 2);
   assert_string_equal(items[1], "b c");
@@ -102,7 +103,8 @@ static void test_messages(void **state) {
   (void)state;
   expect_fill_error("m:\n  layesr: 3\n", NULL, "conf/x.yaml:2:3: unknown key 'm.layesr'; did you mean 'layers'?");
   expect_fill_error("m: {zzzzzzzzzzzz: 3}\n", NULL, "valid here: layers, rate, tied, note, path, norm");
-  expect_fill_error("m:\n  layers: many\n", NULL, "conf/x.yaml:2:11: m.layers: expected an integer from 1 to 64, got 'many'");
+  expect_fill_error("m:\n  layers: many\n", NULL,
+                    "conf/x.yaml:2:11: m.layers: expected an integer from 1 to 64, got 'many'");
   expect_fill_error("m:\n  layers: 65\n", NULL, "from 1 to 64, got '65'");
   expect_fill_error("m:\n  layers: 2.5\n", NULL, "got '2.5'");
   expect_fill_error("m:\n  layers: 99999999999999999999\n", NULL, "got '99999999999999999999'");
@@ -116,7 +118,8 @@ static void test_messages(void **state) {
   expect_fill_error("m:\n  tied: maybe\n", NULL, "expected yes or no, got 'maybe'");
   expect_fill_error("m:\n  norm: rmsnrom\n", NULL,
                     "expected one of layernorm, rmsnorm, none, got 'rmsnrom'; did you mean 'rmsnorm'?");
-  expect_fill_error("m:\n  path: not/there.txt\n", NULL, "conf/x.yaml:2:9: m.path: no such file or folder 'not/there.txt'");
+  expect_fill_error("m:\n  path: not/there.txt\n", NULL,
+                    "conf/x.yaml:2:9: m.path: no such file or folder 'not/there.txt'");
   expect_fill_error("m:\n  path: not/there.txt\n", NULL, "tried 'conf/not/there.txt'");
   expect_fill_error("m: 3\n", NULL, "expected a section with keys, got a value");
   expect_fill_error("m: {}\n", "m.layers=4x", "conf/x.yaml: command line: m.layers: expected an integer");
@@ -149,11 +152,11 @@ static void test_syntax(void **state) {
 static void test_required(void **state) {
   (void)state;
   static const mica_key must[] = { { "dim", MICA_KEY_INT, 0, NULL, 1, 9, NULL, "inputs" } };
-  micah_config  *config = parse("family:\n  name: x\n");
+  micah_config *config = parse("family:\n  name: x\n");
   micah_section *root = micah_config_root(config), *section;
-  const char    *text;
+  const char *text;
   static const char *const other[] = { "name" };
-  int64_t        dim;
+  int64_t dim;
   assert_int_equal(micah_config_section(root, "model", 1, &section), MICA_ERR_CONFIG);
   expect_message("conf/x.yaml:1:1: model: missing");
   assert_int_equal(micah_config_section(root, "family", 1, &section), MICA_OK);
@@ -173,12 +176,13 @@ static void test_required(void **state) {
 
 static void test_override(void **state) {
   (void)state;
-  micah_config  *config = parse("steps: 10\nm:\n  layers: 2\n");
+  micah_config *config = parse("steps: 10\nm:\n  layers: 2\n");
   micah_section *root = micah_config_root(config), *m;
-  sample         s;
-  const char    *text;
-  static const char *const words[] = { "--m.layers", "7", "m.note=a=b", "--m.rate=0.25", "plugins=[p.so, \"q r.so\"]",
-                                       "steps=11", "steps=12" };
+  sample s;
+  const char *text;
+  static const char *const words[] = {
+    "--m.layers", "7", "m.note=a=b", "--m.rate=0.25", "plugins=[p.so, \"q r.so\"]", "steps=11", "steps=12"
+  };
   char *args[7];
   for (int i = 0; i < 7; i++) args[i] = strdup(words[i]);
   assert_int_equal(micah_config_override_args(config, 7, args), MICA_OK);
@@ -190,7 +194,7 @@ static void test_override(void **state) {
   assert_int_equal(micah_config_get_string(root, "steps", NULL, &text), MICA_OK);
   assert_string_equal(text, "12");
   const char *const *items;
-  int64_t            n;
+  int64_t n;
   assert_int_equal(micah_config_get_list(root, "plugins", &items, &n), MICA_OK);
   assert_int_equal(n, 2);
   assert_string_equal(items[1], "q r.so");
@@ -210,9 +214,9 @@ static void test_paths(void **state) {
   char *file = micah_path_join(data, "x.txt"), *conf = micah_path_join(sub, "c.yaml");
   assert_int_equal(micah_file_write(file, "hi", 2), MICA_OK);
   assert_int_equal(micah_file_write(conf, "m: {path: ../../../data/set/x.txt}\n", 35), MICA_OK);
-  micah_config  *config;
+  micah_config *config;
   micah_section *m;
-  sample         s;
+  sample s;
   assert_int_equal(micah_config_read(conf, &config), MICA_OK);
   assert_int_equal(micah_config_section(micah_config_root(config), "m", 1, &m), MICA_OK);
   assert_int_equal(micah_config_fill(m, keys, N_KEYS, NULL, 0, &s), MICA_OK);
@@ -254,11 +258,12 @@ static mica_status collect(void *user, const char *key, const char *value) {
 /* what is written reads back as the same values, for awkward text too */
 static void test_round_trip(void **state) {
   (void)state;
-  micah_config *config = parse("a: 'null'\nb: \"x # y\"\nc: \"tab\\there\\nline \\u2028 \\u0085\"\nd: -5\ne: '-'\nf: ''\n"
-                               "'odd key': {g: [1, 'two, three', [4]], h: {}, i: ~}\nj: \"\\\"quoted\\\\\"\nk: \xC3\xA9t\xC3\xA9\n"
-                               "m:\n  layers: 5\n");
+  micah_config *config =
+      parse("a: 'null'\nb: \"x # y\"\nc: \"tab\\there\\nline \\u2028 \\u0085\"\nd: -5\ne: '-'\nf: ''\n"
+            "'odd key': {g: [1, 'two, three', [4]], h: {}, i: ~}\nj: \"\\\"quoted\\\\\"\nk: \xC3\xA9t\xC3\xA9\n"
+            "m:\n  layers: 5\n");
   micah_section *m;
-  sample         s;
+  sample s;
   assert_int_equal(micah_config_section(micah_config_root(config), "m", 1, &m), MICA_OK);
   assert_int_equal(micah_config_fill(m, keys, N_KEYS, NULL, 0, &s), MICA_OK);
   micah_text first = { 0 }, second = { 0 }, one = { 0 }, two = { 0 };
@@ -294,9 +299,9 @@ static void test_empty(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_fill), cmocka_unit_test(test_defaults), cmocka_unit_test(test_messages),
-    cmocka_unit_test(test_syntax), cmocka_unit_test(test_required), cmocka_unit_test(test_override),
-    cmocka_unit_test(test_paths), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
+    cmocka_unit_test(test_fill),   cmocka_unit_test(test_defaults),   cmocka_unit_test(test_messages),
+    cmocka_unit_test(test_syntax), cmocka_unit_test(test_required),   cmocka_unit_test(test_override),
+    cmocka_unit_test(test_paths),  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

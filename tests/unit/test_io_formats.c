@@ -42,7 +42,7 @@ static void expect_message(const char *part) {
 }
 
 static void expect_content(const char *path, const char *content) {
-  char   *data;
+  char *data;
   int64_t size;
   assert_int_equal(micah_file_read(path, 1 << 20, &data, &size), MICA_OK);
   assert_int_equal(size, strlen(content));
@@ -51,7 +51,7 @@ static void expect_content(const char *path, const char *content) {
 }
 
 static int64_t files_in(const char *path) {
-  char    command[200];
+  char command[200];
   int64_t count = -1;
   snprintf(command, sizeof command, "ls -A %s | wc -l", path);
   FILE *pipe = popen(command, "r");
@@ -73,7 +73,7 @@ static void test_file(void **state) {
   assert_int_equal(micah_file_append(path, "{\"step\": 1}"), MICA_OK);
   assert_int_equal(micah_file_append(path, ""), MICA_OK);
   expect_content(path, "{\"step\": 1}\n\n");
-  char   *data;
+  char *data;
   int64_t size;
   assert_int_equal(micah_file_read(path, 5, &data, &size), MICA_ERR_FORMAT);
   expect_message("limit of 5");
@@ -119,8 +119,8 @@ static void test_paths(void **state) {
   char *made = micah_path_join(folder, "list/sub");
   assert_int_equal(micah_path_mkdirs(made), MICA_OK);
   assert_int_equal(micah_path_mkdirs(made), MICA_OK);
-  char       *list = micah_path_join(folder, "list"), **names;
-  int64_t     n;
+  char *list = micah_path_join(folder, "list"), **names;
+  int64_t n;
   const char *files[] = { "b.txt", "a.txt", ".hidden", "c.tmp-12-0" };
   for (int i = 0; i < 4; i++) {
     char *file = micah_path_join(list, files[i]);
@@ -149,7 +149,7 @@ static void test_atomic_refused(void **state) {
   pid_t child = fork();
   if (child == 0) {
     struct rlimit limit = { 1000, 1000 };
-    char          data[5000] = { 0 };
+    char data[5000] = { 0 };
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
     mica_status status = micah_file_write(path, data, sizeof data);
@@ -192,7 +192,7 @@ static void test_atomic_killed(void **state) {
     int result;
     waitpid(child, &result, 0);
     assert_true(WIFSIGNALED(result));
-    char   *data;
+    char *data;
     int64_t size;
     assert_int_equal(micah_file_read(path, 1 << 20, &data, &size), MICA_OK);
     assert_int_equal(size, SIZE);
@@ -210,16 +210,16 @@ static void test_atomic_killed(void **state) {
 
 static void test_npy(void **state) {
   (void)state;
-  char                *path = micah_path_join(folder, "x.npy");
-  static const double  f64[6] = { 1, -2.5, 3, 4, 5, 1e300 };
-  static const float   f32[2] = { 1, 2 };
+  char *path = micah_path_join(folder, "x.npy");
+  static const double f64[6] = { 1, -2.5, 3, 4, 5, 1e300 };
+  static const float f32[2] = { 1, 2 };
   static const int64_t i64[3] = { 1, INT64_MIN, INT64_MAX };
   static const int32_t i32[1] = { -7 };
   static const uint8_t u8[4] = { 0, 1, 254, 255 };
-  const micah_array    arrays[] = {
-    { MICA_F64, 2, { 2, 3 }, 6, (void *)(uintptr_t)f64 }, { MICA_F32, 1, { 2 }, 2, (void *)(uintptr_t)f32 },
+  const micah_array arrays[] = {
+    { MICA_F64, 2, { 2, 3 }, 6, (void *)(uintptr_t)f64 },    { MICA_F32, 1, { 2 }, 2, (void *)(uintptr_t)f32 },
     { MICA_I64, 3, { 3, 1, 1 }, 3, (void *)(uintptr_t)i64 }, { MICA_I32, 0, { 0 }, 1, (void *)(uintptr_t)i32 },
-    { MICA_U8, 1, { 4 }, 4, (void *)(uintptr_t)u8 }, { MICA_F32, 2, { 0, 3 }, 0, NULL },
+    { MICA_U8, 1, { 4 }, 4, (void *)(uintptr_t)u8 },         { MICA_F32, 2, { 0, 3 }, 0, NULL },
   };
   for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
     micah_array back;
@@ -240,7 +240,7 @@ static void test_npy(void **state) {
 }
 
 static mica_status npy_text(const char *header, const void *data, size_t size, int major, micah_array *array) {
-  char   bytes[1024] = "\x93NUMPY";
+  char bytes[1024] = "\x93NUMPY";
   size_t n = strlen(header), prefix = major == 1 ? 10 : 12;
   bytes[6] = (char)major;
   bytes[8] = (char)(n & 255);
@@ -253,10 +253,17 @@ static mica_status npy_text(const char *header, const void *data, size_t size, i
 static void test_npy_forms(void **state) {
   (void)state;
   micah_array array;
-  const struct { const char *descr, *bytes; size_t size; double value[2]; } forms[] = {
-    { "|i1", "\xff\x01", 2, { -1, 1 } }, { "<i2", "\xff\xff\x01\x01", 4, { -1, 257 } },
-    { "<u2", "\xff\xff\x01\x00", 4, { 65535, 1 } }, { "|b1", "\x01\x00", 2, { 1, 0 } },
-    { "|u1", "\x01\xff", 2, { 1, 255 } }, { "<f4", "\0\0\x80\x3f\0\0\0\xc0", 8, { 1, -2 } },
+  const struct {
+    const char *descr, *bytes;
+    size_t size;
+    double value[2];
+  } forms[] = {
+    { "|i1", "\xff\x01", 2, { -1, 1 } },
+    { "<i2", "\xff\xff\x01\x01", 4, { -1, 257 } },
+    { "<u2", "\xff\xff\x01\x00", 4, { 65535, 1 } },
+    { "|b1", "\x01\x00", 2, { 1, 0 } },
+    { "|u1", "\x01\xff", 2, { 1, 255 } },
+    { "<f4", "\0\0\x80\x3f\0\0\0\xc0", 8, { 1, -2 } },
   };
   for (int major = 1; major <= 3; major++) {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
@@ -267,7 +274,9 @@ static void test_npy_forms(void **state) {
       micah_array_free(&array);
     }
   }
-  const struct { const char *header, *part; } bad[] = {
+  const struct {
+    const char *header, *part;
+  } bad[] = {
     { "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", "big-endian" },
     { "{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }", "dtype '<c8', expected one of" },
     { "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }", "structured" },
@@ -280,7 +289,8 @@ static void test_npy_forms(void **state) {
     { "{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,2)}", "more than 8 axes" },
     { "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296,4294967296)}", "shape overflows" },
     { "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}", "expected a size" },
-    { "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "need 12 bytes of data, the file has 8; it is truncated" },
+    { "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }",
+      "need 12 bytes of data, the file has 8; it is truncated" },
     { "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "need 4 bytes of data, the file has 8" },
     { "{'descr': '<f4', 'x': False, 'shape': (1,), }", "unknown key" },
     { "{'descr': '<f4', 'fortran_order': False, 'shape': (2,)} x", "text after '}'" },
@@ -316,7 +326,10 @@ static void test_csv(void **state) {
   assert_string_equal(table.names[1], "y");
   assert_true(table.values[3] == 0.4);
   micah_table_free(&table);
-  assert_int_equal(csv("\xEF\xBB\xBF" "1\t2\n3\t4", NULL, &table), MICA_OK);
+  assert_int_equal(csv("\xEF\xBB\xBF"
+                       "1\t2\n3\t4",
+                       NULL, &table),
+                   MICA_OK);
   assert_null(table.names);
   assert_true(table.values[0] == 1 && table.values[3] == 4);
   micah_table_free(&table);
@@ -325,7 +338,9 @@ static void test_csv(void **state) {
   assert_int_equal(csv("1,2\n3,\n4,nan\n", &missing, &table), MICA_OK);
   assert_true(isnan(table.values[3]) && isnan(table.values[5]) && table.values[4] == 4);
   micah_table_free(&table);
-  const struct { const char *text, *part; } bad[] = {
+  const struct {
+    const char *text, *part;
+  } bad[] = {
     { "1,2\n3\n", "t.csv:2:1: expected 2 fields, as in the first line, got 1" },
     { "x,y\n1,2\n3,abc\n", "t.csv:3:3: field 2 (y): expected a number, got 'abc'" },
     { "1,2\n3,\n", "t.csv:2:3: field 2: expected a number, got ''" },
@@ -348,10 +363,10 @@ static void test_csv(void **state) {
 
 static void test_records(void **state) {
   (void)state;
-  const char   *text = "text,label\n\"a, \"\"b\"\"\nsecond\",x\n,\nlast,\"\"";
+  const char *text = "text,label\n\"a, \"\"b\"\"\nsecond\",x\n,\nlast,\"\"";
   micah_records r = { .name = "t.csv", .text = text, .size = (int64_t)strlen(text), .separator = ',', .quote = '"' };
-  int           more;
-  int64_t       column;
+  int more;
+  int64_t column;
   assert_int_equal(micah_records_next(&r, &more), MICA_OK);
   assert_int_equal(micah_records_column(&r, "label", &column), MICA_OK);
   assert_int_equal(column, 1);
@@ -382,11 +397,11 @@ static void test_records(void **state) {
 
 static void test_jsonl(void **state) {
   (void)state;
-  char        *path = micah_path_join(folder, "x.jsonl");
-  micah_jsonl  reader;
+  char *path = micah_path_join(folder, "x.jsonl");
+  micah_jsonl reader;
   const cJSON *record;
-  const char  *text;
-  double       number;
+  const char *text;
+  double number;
   assert_int_equal(micah_file_append(path, "{\"text\": \"a\\n\\u00e9\", \"n\": 2.5}"), MICA_OK);
   assert_int_equal(micah_file_append(path, "  "), MICA_OK);
   assert_int_equal(micah_file_append(path, "{\"txt\": 1}"), MICA_OK);
@@ -421,10 +436,16 @@ static void test_jsonl(void **state) {
 static void test_json_read(void **state) {
   (void)state;
   cJSON *tree;
-  const struct { const char *text, *part; } bad[] = {
-    { "{\"a\": 1,\n \"b\" 2}", "j:2:6: not valid JSON here" }, { "{\"a\": 1} x", "not valid JSON" },
-    { "\"\\u0000\"", "zero character" }, { "\"a\nb\"", "j:1:3: control byte in a string" }, { "\"\xff\"", "not UTF-8" },
-    { "[\x01]", "control byte" }, { "", "ends too early" },
+  const struct {
+    const char *text, *part;
+  } bad[] = {
+    { "{\"a\": 1,\n \"b\" 2}", "j:2:6: not valid JSON here" },
+    { "{\"a\": 1} x", "not valid JSON" },
+    { "\"\\u0000\"", "zero character" },
+    { "\"a\nb\"", "j:1:3: control byte in a string" },
+    { "\"\xff\"", "not UTF-8" },
+    { "[\x01]", "control byte" },
+    { "", "ends too early" },
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     assert_int_equal(micah_json_parse("j", 1, bad[i].text, strlen(bad[i].text), &tree), MICA_ERR_FORMAT);
@@ -445,7 +466,7 @@ static void test_json_read(void **state) {
 
 static void test_json_write(void **state) {
   (void)state;
-  micah_json  json = { 0 };
+  micah_json json = { 0 };
   const char *text;
   static const double values[] = { 1, 0.1, NAN };
   micah_json_object(&json, NULL);
@@ -463,9 +484,10 @@ static void test_json_write(void **state) {
   micah_json_end(&json);
   micah_json_end(&json);
   assert_int_equal(micah_json_finish(&json, &text), MICA_OK);
-  assert_string_equal(text, "{\"step\": -3, \"loss\": 0.333333333, \"exact\": 0.10000000000000001, \"inf\": null, "
-                            "\"name\": \"a\\\"\\\\\\n\\u0001\xEF\xBF\xBD\xC3\xA9\\u007f\", \"none\": null, \"ok\": true, "
-                            "\"list\": [1, 0.1, null], \"rows\": [{}]}");
+  assert_string_equal(text,
+                      "{\"step\": -3, \"loss\": 0.333333333, \"exact\": 0.10000000000000001, \"inf\": null, "
+                      "\"name\": \"a\\\"\\\\\\n\\u0001\xEF\xBF\xBD\xC3\xA9\\u007f\", \"none\": null, \"ok\": true, "
+                      "\"list\": [1, 0.1, null], \"rows\": [{}]}");
   cJSON *tree;
   assert_int_equal(micah_json_parse("j", 1, text, strlen(text), &tree), MICA_OK);
   cJSON_Delete(tree);
@@ -498,9 +520,15 @@ static void test_idx(void **state) {
   assert_int_equal(array.count, 4);
   assert_true(micah_array_get(&array, 3) == 255);
   micah_array_free(&array);
-  const struct { const char *bytes; int64_t size; double value; } forms[] = {
-    { "\0\0\x09\1\0\0\0\1\xfe", 9, -2 }, { "\0\0\x0b\1\0\0\0\1\xff\xfe", 10, -2 },
-    { "\0\0\x0c\1\0\0\0\1\xff\xff\xff\xfe", 12, -2 }, { "\0\0\x0d\1\0\0\0\1\xc0\0\0\0", 12, -2 },
+  const struct {
+    const char *bytes;
+    int64_t size;
+    double value;
+  } forms[] = {
+    { "\0\0\x09\1\0\0\0\1\xfe", 9, -2 },
+    { "\0\0\x0b\1\0\0\0\1\xff\xfe", 10, -2 },
+    { "\0\0\x0c\1\0\0\0\1\xff\xff\xff\xfe", 12, -2 },
+    { "\0\0\x0d\1\0\0\0\1\xc0\0\0\0", 12, -2 },
     { "\0\0\x0e\1\0\0\0\1\xc0\0\0\0\0\0\0\0", 16, -2 },
   };
   for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
@@ -508,10 +536,18 @@ static void test_idx(void **state) {
     assert_true(micah_array_get(&array, 0) == forms[i].value);
     micah_array_free(&array);
   }
-  const struct { const char *bytes; int64_t size; const char *part; } bad[] = {
-    { "\x1f\x8b\x08\0", 4, "it is gzip" }, { "\0\0\x07\1\0\0\0\1", 8, "IDX type 0x07" }, { "\0\0\x08\0", 4, "0 axes" },
-    { "\0\0\x08\2\0\0\0\1", 8, "truncated in the sizes" }, { "\0\0\x08\1\0\0\0\2\1", 9, "need 2 bytes of data, the file has 1" },
-    { "\0\0\x08\3\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16, "shape overflows" }, { "\0", 1, "not an IDX" },
+  const struct {
+    const char *bytes;
+    int64_t size;
+    const char *part;
+  } bad[] = {
+    { "\x1f\x8b\x08\0", 4, "it is gzip" },
+    { "\0\0\x07\1\0\0\0\1", 8, "IDX type 0x07" },
+    { "\0\0\x08\0", 4, "0 axes" },
+    { "\0\0\x08\2\0\0\0\1", 8, "truncated in the sizes" },
+    { "\0\0\x08\1\0\0\0\2\1", 9, "need 2 bytes of data, the file has 1" },
+    { "\0\0\x08\3\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16, "shape overflows" },
+    { "\0", 1, "not an IDX" },
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     assert_int_equal(micah_idx_parse("m", bad[i].bytes, bad[i].size, &array), MICA_ERR_FORMAT);
@@ -527,10 +563,10 @@ static void test_idx(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_file), cmocka_unit_test(test_paths), cmocka_unit_test(test_atomic_refused),
-    cmocka_unit_test(test_atomic_killed), cmocka_unit_test(test_npy), cmocka_unit_test(test_npy_forms),
-    cmocka_unit_test(test_csv), cmocka_unit_test(test_records), cmocka_unit_test(test_jsonl),
-    cmocka_unit_test(test_json_read), cmocka_unit_test(test_json_write), cmocka_unit_test(test_idx),
+    cmocka_unit_test(test_file),          cmocka_unit_test(test_paths),      cmocka_unit_test(test_atomic_refused),
+    cmocka_unit_test(test_atomic_killed), cmocka_unit_test(test_npy),        cmocka_unit_test(test_npy_forms),
+    cmocka_unit_test(test_csv),           cmocka_unit_test(test_records),    cmocka_unit_test(test_jsonl),
+    cmocka_unit_test(test_json_read),     cmocka_unit_test(test_json_write), cmocka_unit_test(test_idx),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

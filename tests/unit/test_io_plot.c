@@ -16,8 +16,8 @@
 
 /* every tag closes, in order, and text is escaped: enough to be read as XML */
 static void expect_well_formed(const char *text) {
-  char        stack[64][24];
-  int         depth = 0;
+  char stack[64][24];
+  int depth = 0;
   const char *p = text;
   while ((p = strchr(p, '<')) != NULL) {
     if (!strncmp(p, "<!DOCTYPE", 9)) {
@@ -26,9 +26,9 @@ static void expect_well_formed(const char *text) {
     }
     const char *end = strchr(p, '>');
     assert_non_null(end);
-    int    closing = p[1] == '/';
+    int closing = p[1] == '/';
     size_t n = strcspn(p + 1 + closing, " />\n");
-    char   name[24];
+    char name[24];
     assert_true(n > 0 && n < sizeof name);
     memcpy(name, p + 1 + closing, n);
     name[n] = 0;
@@ -43,8 +43,8 @@ static void expect_well_formed(const char *text) {
   }
   assert_int_equal(depth, 0);
   for (p = text; (p = strchr(p, '&')) != NULL; p++)
-    assert_true(!strncmp(p, "&amp;", 5) || !strncmp(p, "&lt;", 4) || !strncmp(p, "&gt;", 4) || !strncmp(p, "&quot;", 6) ||
-                !strncmp(p, "&#39;", 5));
+    assert_true(!strncmp(p, "&amp;", 5) || !strncmp(p, "&lt;", 4) || !strncmp(p, "&gt;", 4) ||
+                !strncmp(p, "&quot;", 6) || !strncmp(p, "&#39;", 5));
 }
 
 static int count(const char *text, const char *part) {
@@ -77,26 +77,53 @@ static void test_page(void **state) {
     position[i] = bayes[i] * 1.06 + 0.05;
   }
   const micah_series learning[] = {
-    { "loss", NULL, loss, STEPS, MICAH_FAINT, 1 }, { "loss, smoothed", NULL, smooth, STEPS, MICAH_LINE, 1 },
+    { "loss", NULL, loss, STEPS, MICAH_FAINT, 1 },
+    { "loss, smoothed", NULL, smooth, STEPS, MICAH_LINE, 1 },
     { "exact predictor", NULL, exact, STEPS, MICAH_DASHED, 2 },
   };
   const micah_series rows[] = {
-    { "model", NULL, position, ROWS, MICAH_LINE, 0 }, { "bayes", NULL, bayes, ROWS, MICAH_DASHED, 0 },
+    { "model", NULL, position, ROWS, MICAH_LINE, 0 },
+    { "bayes", NULL, bayes, ROWS, MICAH_DASHED, 0 },
     { "ridge <exact & \"good\"> with a very long name", NULL, ridge, ROWS, MICAH_POINTS, 0 },
   };
   const micah_series rate[] = { { "tasks/s", NULL, tasks, STEPS, MICAH_LINE, 3 } };
   static const double model_bits[] = { 2.1, 3.0, 2.6, 2.2 }, gzip_bits[] = { 3.1, 3.4, 3.2, 3.3 };
   static const char *const languages[] = { "Welsh", "Vietnamese", "Yoruba", "Zulu" };
-  const micah_series bits[] = { { "model", NULL, model_bits, 4, MICAH_BARS, 0 }, { "gzip -9", NULL, gzip_bits, 4, MICAH_BARS, 0 } };
+  const micah_series bits[] = { { "model", NULL, model_bits, 4, MICAH_BARS, 0 },
+                                { "gzip -9", NULL, gzip_bits, 4, MICAH_BARS, 0 } };
   const micah_chart charts[] = {
-    { .title = "Learning curve", .x_label = "step", .y_label = "squared error", .series = learning, .n_series = 3, .log_y = 1 },
-    { .title = "Loss by position", .x_label = "point in context", .y_label = "squared error", .series = rows, .n_series = 3,
+    { .title = "Learning curve",
+      .x_label = "step",
+      .y_label = "squared error",
+      .series = learning,
+      .n_series = 3,
+      .log_y = 1 },
+    { .title = "Loss by position",
+      .x_label = "point in context",
+      .y_label = "squared error",
+      .series = rows,
+      .n_series = 3,
       .zero_y = 1 },
-    { .title = "Throughput", .x_label = "step", .y_label = "tasks per second", .series = rate, .n_series = 1, .zero_y = 1,
+    { .title = "Throughput",
+      .x_label = "step",
+      .y_label = "tasks per second",
+      .series = rate,
+      .n_series = 1,
+      .zero_y = 1,
       .height = 260 },
-    { .title = "Bits per byte", .y_label = "bits per byte", .series = bits, .n_series = 2, .categories = languages,
+    { .title = "Bits per byte",
+      .y_label = "bits per byte",
+      .series = bits,
+      .n_series = 2,
+      .categories = languages,
       .n_categories = 4 },
-    { .title = "Log-log", .x_label = "step", .y_label = "loss", .series = learning, .n_series = 3, .log_y = 1, .log_x = 1 },
+    { .title = "Log-log",
+      .x_label = "step",
+      .y_label = "loss",
+      .series = learning,
+      .n_series = 3,
+      .log_y = 1,
+      .log_x = 1 },
     { .title = "Empty", .series = NULL, .n_series = 0 },
   };
   micah_html page = { 0 };
@@ -115,9 +142,9 @@ static void test_page(void **state) {
   micah_html_table_end(&page);
   micah_html_paragraph(&page, "Settings: a < b");
   micah_html_code(&page, "steps: 20000\n");
-  char        temporary[] = "/tmp/mica_page_XXXXXX";
+  char temporary[] = "/tmp/mica_page_XXXXXX";
   const char *keep = getenv("MICA_PLOT_OUT");
-  int         fd = keep ? -1 : mkstemp(temporary);
+  int fd = keep ? -1 : mkstemp(temporary);
   if (fd >= 0) close(fd);
   assert_int_equal(micah_html_write(&page, keep ? keep : temporary), MICA_OK);
   expect_well_formed(page.text.data);
@@ -137,13 +164,16 @@ static void test_page(void **state) {
 
 static void test_hostile(void **state) {
   (void)state;
-  static const double wild[] = { NAN, INFINITY, -INFINITY, 1e308, -1e308, 1e-308, 0, 1 }, same[] = { 5, 5, 5 }, none[] = { NAN };
-  const micah_series series[] = { { "wild", wild, wild, 8, MICAH_LINE, 0 }, { NULL, NULL, same, 3, MICAH_POINTS, 0 },
-                                  { "none \xff", NULL, none, 1, MICAH_DASHED, 99 }, { "", NULL, NULL, 0, MICAH_BARS, 0 } };
+  static const double wild[] = { NAN, INFINITY, -INFINITY, 1e308, -1e308, 1e-308, 0, 1 }, same[] = { 5, 5, 5 },
+                      none[] = { NAN };
+  const micah_series series[] = { { "wild", wild, wild, 8, MICAH_LINE, 0 },
+                                  { NULL, NULL, same, 3, MICAH_POINTS, 0 },
+                                  { "none \xff", NULL, none, 1, MICAH_DASHED, 99 },
+                                  { "", NULL, NULL, 0, MICAH_BARS, 0 } };
   for (int log_y = 0; log_y < 2; log_y++)
     for (int first = 0; first < 4; first++)
       for (int n = 0; n + first <= 4; n++) {
-        micah_text  out = { 0 };
+        micah_text out = { 0 };
         micah_chart chart = { .title = "t", .series = series + first, .n_series = n, .log_x = log_y, .log_y = log_y };
         assert_int_equal(micah_svg_chart(&out, &chart), MICA_OK);
         expect_well_formed(out.data);
@@ -151,7 +181,7 @@ static void test_hostile(void **state) {
         assert_int_equal(count(out.data, "inf"), 0);
         micah_text_free(&out);
       }
-  micah_text  out = { 0 };
+  micah_text out = { 0 };
   micah_chart chart = { .title = "many", .series = series, .n_series = 9 };
   assert_int_equal(micah_svg_chart(&out, &chart), MICA_ERR_INVALID);
 }
@@ -173,7 +203,11 @@ static void test_ticks(void **state) {
   expect_ticks(0, 1, 0, 5, "0 0.2 0.4 0.6 0.8 1.0");
   expect_ticks(0, 2000, 0, 4, "0 500 1,000 1,500 2,000");
   expect_ticks(0, 20000, 0, 4, "0 5k 10k 15k 20k");
-  expect_ticks(-0.3, 0.31, 0, 5, "\xE2\x88\x92" "0.3 \xE2\x88\x92" "0.2 \xE2\x88\x92" "0.1 0 0.1 0.2 0.3");
+  expect_ticks(-0.3, 0.31, 0, 5,
+               "\xE2\x88\x92"
+               "0.3 \xE2\x88\x92"
+               "0.2 \xE2\x88\x92"
+               "0.1 0 0.1 0.2 0.3");
   expect_ticks(1.001, 1.0042, 0, 3, "1.001 1.002 1.003 1.004");
   expect_ticks(0.1, 1000, 1, 5, "0.1 1 10 100 1,000");
   expect_ticks(0.2, 20, 1, 5, "0.2 0.5 1 2 5 10 20");
@@ -184,7 +218,9 @@ static void test_ticks(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_page), cmocka_unit_test(test_hostile), cmocka_unit_test(test_ticks),
+    cmocka_unit_test(test_page),
+    cmocka_unit_test(test_hostile),
+    cmocka_unit_test(test_ticks),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

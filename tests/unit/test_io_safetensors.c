@@ -33,11 +33,11 @@ static void expect_message(const char *part) {
   assert_non_null(strstr(mica_last_error(), part));
 }
 
-static const float    f32[6] = { 1, 2, 3, 4, 5, 6 };
-static const double   f64[2] = { 0.5, -0.25 };
-static const int32_t  i32[3] = { 7, 8, 9 };
-static const int64_t  i64[1] = { INT64_MIN };
-static const uint8_t  u8[3] = { 1, 2, 255 };
+static const float f32[6] = { 1, 2, 3, 4, 5, 6 };
+static const double f64[2] = { 0.5, -0.25 };
+static const int32_t i32[3] = { 7, 8, 9 };
+static const int64_t i64[1] = { INT64_MIN };
+static const uint8_t u8[3] = { 1, 2, 255 };
 static const uint16_t bf16[5] = { 0x3f80, 0, 0x4000, 1, 2 };
 
 static const micah_tensor tensors[] = {
@@ -54,14 +54,15 @@ enum { N = sizeof tensors / sizeof *tensors };
 static void test_round_trip(void **state) {
   (void)state;
   static const micah_meta meta[] = { { "seed", "3" }, { "note", "line\nbreak \"x\"" } };
-  micah_safetensors      *file;
+  micah_safetensors *file;
   assert_int_equal(micah_safetensors_write(path, tensors, N, meta, 2), MICA_OK);
   assert_int_equal(micah_safetensors_open(path, &file), MICA_OK);
   assert_int_equal(micah_safetensors_count(file), N);
   for (int i = 0; i < N; i++) {
     const micah_tensor *t;
-    assert_int_equal(micah_safetensors_need(file, tensors[i].name, tensors[i].dtype, tensors[i].rank, tensors[i].shape, &t),
-                     MICA_OK);
+    assert_int_equal(
+        micah_safetensors_need(file, tensors[i].name, tensors[i].dtype, tensors[i].rank, tensors[i].shape, &t),
+        MICA_OK);
     assert_int_equal(micah_tensor_count(t), micah_tensor_count(&tensors[i]));
     assert_int_equal((uintptr_t)t->data % mica_dtype_size(t->dtype), 0);
     size_t bytes = (size_t)micah_tensor_count(t) * mica_dtype_size(t->dtype);
@@ -86,8 +87,8 @@ static void test_round_trip(void **state) {
 static void test_reproducible(void **state) {
   (void)state;
   micah_tensor back[N];
-  char        *one, *two;
-  int64_t      n, m;
+  char *one, *two;
+  int64_t n, m;
   for (int i = 0; i < N; i++) back[i] = tensors[N - 1 - i];
   assert_int_equal(micah_safetensors_write(path, tensors, N, NULL, 0), MICA_OK);
   assert_int_equal(micah_file_read(path, 1 << 20, &one, &n), MICA_OK);
@@ -103,8 +104,8 @@ static void test_reproducible(void **state) {
 static void test_damage(void **state) {
   (void)state;
   static const micah_meta meta[] = { { "step", "12" } };
-  char                   *bytes;
-  int64_t                 size, passed = 0;
+  char *bytes;
+  int64_t size, passed = 0;
   assert_int_equal(micah_safetensors_write(path, tensors, N, meta, 1), MICA_OK);
   assert_int_equal(micah_file_read(path, 1 << 20, &bytes, &size), MICA_OK);
   for (int64_t i = 0; i < size; i++) {
@@ -128,12 +129,12 @@ static void test_damage(void **state) {
 
 /* a file of this header and `data` zero bytes */
 static mica_status parse_header(const char *header, size_t data) {
-  char   bytes[2048] = { 0 };
+  char bytes[2048] = { 0 };
   size_t n = strlen(header);
   for (int i = 0; i < 8; i++) bytes[i] = (char)(n >> (8 * i));
   memcpy(bytes + 8, header, n);
   micah_safetensors *file;
-  mica_status        status = micah_safetensors_parse("f.safetensors", bytes, (int64_t)(8 + n + data), &file);
+  mica_status status = micah_safetensors_parse("f.safetensors", bytes, (int64_t)(8 + n + data), &file);
   if (status == MICA_OK) micah_safetensors_close(file);
   return status;
 }
@@ -150,12 +151,15 @@ static void test_header(void **state) {
   assert_int_equal(parse_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}   ", 8), MICA_OK);
   /* not aligned: begins at byte 1 of the data */
   assert_int_equal(parse_header("{\"u\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                                "\"a\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[1,9]}}", 9), MICA_OK);
+                                "\"a\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[1,9]}}",
+                                9),
+                   MICA_OK);
   expect("[]", 0, "not a JSON object");
   expect("{\"a\":", 0, "f.safetensors: header:1:6: JSON ends too early");
   expect("{\"a\":1}", 0, "tensor 'a': expected an object");
   expect("{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "tensor 'a': 'dtype' is missing");
-  expect("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "'dtype' is given twice");
+  expect("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+         "'dtype' is given twice");
   expect("{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "dtype 'F16', expected F32, F64");
   expect("{\"a\":{\"dtype\":3,\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "dtype is not text");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "shape is not a list");
@@ -167,19 +171,23 @@ static void test_header(void **state) {
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 4, "the file is truncated");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "outside");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, "not [begin, end]");
-  expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 12, "12 bytes of data, the tensors take 8");
+  expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 12,
+         "12 bytes of data, the tensors take 8");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[2,6]}}", 6, "expected 4 (overlap)");
+         "\"data_offsets\":[2,6]}}",
+         6, "expected 4 (overlap)");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[8,12]}}", 12, "expected 4 (gap)");
+         "\"data_offsets\":[8,12]}}",
+         12, "expected 4 (gap)");
   expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[4,8]}}", 8, "tensor 'a': is given twice");
+         "\"data_offsets\":[4,8]}}",
+         8, "tensor 'a': is given twice");
   expect("{\"__metadata__\":{\"k\":1}}", 0, "__metadata__ 'k' is not text");
   expect("{\"__metadata__\":[]}", 0, "__metadata__ is not an object");
   expect("{\"__metadata__\":{\"k\":\"\",\"k\":\"\"}}", 0, "__metadata__ 'k' is given twice");
   expect("{\"__metadata__\":{\"mica.hash\":\"xxh3-128:0\"}}", 0, "content hash differs");
   static const unsigned char huge[] = { 255, 255, 255, 255, 255, 255, 255, 255, '{', '}' };
-  micah_safetensors         *file;
+  micah_safetensors *file;
   assert_int_equal(micah_safetensors_parse("h", huge, sizeof huge, &file), MICA_ERR_FORMAT);
   expect_message("at most 100000000 are read");
 }
@@ -214,8 +222,8 @@ static void test_refuse(void **state) {
 /* XXH3 of 128 bits; the empty value is published with the algorithm */
 static void test_hash(void **state) {
   (void)state;
-  char        text[MICAH_HASH_TEXT], pieces[MICAH_HASH_TEXT];
-  char        data[1000];
+  char text[MICAH_HASH_TEXT], pieces[MICAH_HASH_TEXT];
+  char data[1000];
   micah_hash *hash = micah_hash_create();
   for (int i = 0; i < 1000; i++) data[i] = (char)(i * 7);
   micah_hash_of("", 0, text);
@@ -230,7 +238,7 @@ static void test_hash(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_round_trip), cmocka_unit_test(test_reproducible), cmocka_unit_test(test_damage),
-    cmocka_unit_test(test_header), cmocka_unit_test(test_refuse), cmocka_unit_test(test_hash),
+    cmocka_unit_test(test_header),     cmocka_unit_test(test_refuse),       cmocka_unit_test(test_hash),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
