@@ -98,6 +98,15 @@ static void check_faces(const mica_op *op) {
   ck_check(op->cost != NULL, "it has no cost function");
 }
 
+/* larger cases are for tails and blocking: they run in fewer layouts */
+static int heavy(const ck_case *c) {
+  double flop = 0, bytes = 0;
+  if (c->op->cost) c->op->cost(c->args, MICA_FORWARD, &flop, &bytes);
+  for (int o = 0; o < c->op->n_operands; o++)
+    if ((double)(c->B * c->o[o].elems) * 40 > flop) flop = (double)(c->B * c->o[o].elems) * 40;
+  return flop > 2e5;
+}
+
 static void check_case(const mica_op *op, const mica_case *k) {
   if ((k->flags & MICA_CASE_SLOW) && !ck_option.slow) return;
   if (k->flags & MICA_CASE_BENCH) {
@@ -120,7 +129,10 @@ static void check_case(const mica_op *op, const mica_case *k) {
         ck_check(ck_case_make(op, k->set, (ck_sizes){ .tasks = 5 }, &c) >= 0, "%s", mica_last_error());
       }
       ck_fill(&c, &d, 2);
+      int quick = ck_option.quick;
+      ck_option.quick |= heavy(&c) && !ck_option.slow;
       ck_check_kernels(&c, &d);
+      ck_option.quick = quick;
       ck_free(&d);
     }
     ck_case_free(&c);

@@ -135,6 +135,8 @@ void ck_expand(const ck_case *c, int face, const ck_layout *l, ck_data *d) {
 }
 
 /* ---- elements of any type ---- */
+static const uint8_t sizes[MICA_NDTYPE] = { 4, 8, 2, 4, 8, 1 };
+
 static double get(int dtype, const void *memory, int64_t at) {
   switch (dtype) {
     case MICA_F64: return ((const double *)memory)[at];
@@ -168,14 +170,26 @@ static void fence(int dtype, void *memory, int64_t at, int unread) {
     default: put(dtype, memory, at, 0);
   }
 }
-static int fenced(int dtype, const void *memory, int64_t at) {
-  uint64_t want = 0;
-  fence(dtype, &want, 0, 0);
-  switch (mica_dtype_size(dtype)) {
-    case 8: return ((const uint64_t *)memory)[at] == want;
-    case 4: return ((const uint32_t *)memory)[at] == (uint32_t)want;
-    case 2: return ((const uint16_t *)memory)[at] == (uint16_t)want;
-    default: return ((const uint8_t *)memory)[at] == (uint8_t)want;
+#define FILL(type)                                                     \
+  do {                                                                 \
+    for (int64_t i_ = 1; i_ < count; i_++) ((type *)memory)[i_] = *(type *)memory; \
+  } while (0)
+static void fence_all(int dtype, void *memory, int64_t count, int unread) {
+  fence(dtype, memory, 0, unread);
+  switch (sizes[dtype]) {
+    case 8: FILL(uint64_t); break;
+    case 4: FILL(uint32_t); break;
+    case 2: FILL(uint16_t); break;
+    default: FILL(uint8_t);
+  }
+}
+static inline int fenced(int dtype, const void *memory, int64_t at) {
+  static const uint64_t marks[MICA_NDTYPE] = { 0x7fdead01u, 0x7ffdeadbeefdead1ull, 0x7fdeu, 0, 0, 0 };
+  switch (sizes[dtype]) {
+    case 8: return ((const uint64_t *)memory)[at] == marks[dtype];
+    case 4: return ((const uint32_t *)memory)[at] == (uint32_t)marks[dtype];
+    case 2: return ((const uint16_t *)memory)[at] == (uint16_t)marks[dtype];
+    default: return ((const uint8_t *)memory)[at] == (uint8_t)marks[dtype];
   }
 }
 
@@ -218,11 +232,11 @@ static void buffer_make(const ck_case *c, const ck_how *how, int o, int w, const
   size_t size = mica_dtype_size(f->dtype);
   f->bytes = ((size_t)f->count * size + 127) & ~(size_t)63;
   f->memory = aligned_alloc(64, f->bytes);
-  f->copy = malloc(f->bytes);
-  f->mine = calloc((size_t)f->count, 1);
-  if (!f->memory || !f->copy || !f->mine) exit(2);
-  memset(f->memory, 0, f->bytes);
-  for (int64_t i = 0; i < f->count; i++) fence(f->dtype, f->memory, i, f->access != 2);
+  if (f->access == 2) f->mine = calloc((size_t)f->count, 1);
+  else f->copy = malloc(f->bytes);
+  if (!f->memory || !(f->copy || f->mine)) exit(2);
+  memset(f->memory + f->bytes - 128, 0, 128); /* what rounding to whole lines leaves */
+  fence_all(f->dtype, f->memory, f->count, f->access != 2);
   f->add = f->access == 2 && how->layout && how->layout->add[o][w] && !(operand->role & MICA_SAVED);
   int64_t n = c->o[o].elems;
   for (int64_t b = 0; b < c->B && f->access; b++) {
@@ -238,7 +252,7 @@ static void buffer_make(const ck_case *c, const ck_how *how, int o, int w, const
       }
     }
   }
-  memcpy(f->copy, f->memory, f->bytes);
+  if (f->copy) memcpy(f->copy, f->memory, f->bytes);
   wire->data = f->memory + f->first * (int64_t)size;
   wire->slot = f->p.slots ? f->p.slot : NULL;
   wire->task_stride = f->p.task_stride;
