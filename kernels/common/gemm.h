@@ -148,6 +148,23 @@ static inline void gemm_pack(float *out, const float *from, int64_t sk, int64_t 
   }
 }
 
+/* GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side a row is
+ * read once for all panels: rows that are a power of two apart share few lines of cache. */
+enum { GEMM_WIDE = 64, GEMM_PANEL = GEMM_KB * GEMM_NR, GEMM_PACKED = GEMM_KB * GEMM_WIDE };
+static inline void gemm_pack_wide(float *out, const float *from, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
+  if (sn == 1 && nn == GEMM_WIDE) {
+    for (int64_t k = 0; k < kc; k++, from += sk, out += GEMM_NR)
+      GEMM_UNROLL
+      for (int j = 0; j < GEMM_WIDE / GEMM_NR; j++) {
+        v_store(out + j * GEMM_PANEL, v_load(from + j * GEMM_NR));
+        v_store(out + j * GEMM_PANEL + VW, v_load(from + j * GEMM_NR + VW));
+      }
+    return;
+  }
+  for (int64_t j = 0; j < nn; j += GEMM_NR, out += GEMM_PANEL)
+    gemm_pack(out, from + j * sn, sk, sn, kc, nn - j < GEMM_NR ? nn - j : GEMM_NR);
+}
+
 /* c (m x nn, rows ldc apart) = or += rows times one packed panel; a[i] row i of A. ldc must leave room for GEMM_NR
  * columns (VW when nn <= VW). */
 static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,

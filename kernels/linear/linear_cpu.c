@@ -142,23 +142,22 @@ typedef struct term {
 } term;
 
 /* c (n x LINEAR_COLS) = sum of the terms, columns [from, from + nn) of W */
-static void multiply_tile(const term *terms, int count, int64_t n, int64_t from, int64_t nn, float *panel, float *c) {
+static void multiply_tile(const term *terms, int count, int64_t n, int64_t from, int64_t nn, float *panels, float *c) {
   int written = 0;
   for (int s = 0; s < count; s++) {
     const term *t = &terms[s];
     for (int64_t k = 0; k < t->K; k += GEMM_KB, written = 1) {
       int64_t kc = t->K - k < GEMM_KB ? t->K - k : GEMM_KB;
-      for (int64_t j = 0; j < nn; j += GEMM_NR) {
-        int64_t width = nn - j < GEMM_NR ? nn - j : GEMM_NR;
-        gemm_pack(panel, t->w + k * t->sk + (from + j) * t->sn, t->sk, t->sn, kc, width);
-        gemm_panel(n, width, kc, t->a, k, 1, panel, c + j, LINEAR_COLS, written);
-      }
+      gemm_pack_wide(panels, t->w + k * t->sk + from * t->sn, t->sk, t->sn, kc, nn);
+      for (int64_t j = 0; j < nn; j += GEMM_NR)
+        gemm_panel(n, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, t->a, k, 1, panels + j * GEMM_KB, c + j, LINEAR_COLS,
+                   written);
     }
   }
   if (!written) memset(c, 0, (size_t)(n * LINEAR_COLS) * sizeof *c);
 }
 
-typedef struct buffers { float *panel, *c, *zeros, *rows[2]; } buffers;
+typedef struct buffers { float *panels, *c, *zeros, *rows[2]; } buffers;
 static buffers cut_scratch(const mica_exec *exec, const mica_linear_args *a) {
   int64_t longest = linear_longest(a);
   float *at = exec->scratch;
@@ -197,7 +196,7 @@ CPU_KERNEL(linear_forward) {
     term terms[1] = { { rows, t.w, a->I, a->w.v.stride[1], a->w.v.stride[0] } };
     int used = t.w && factor(&x, t.n, a->I, s.zeros, s.rows[0], rows);
     TILE_COLUMNS(from, nn, a->O) {
-      multiply_tile(terms, used, t.n, from, nn, s.panel, s.c);
+      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -241,7 +240,7 @@ CPU_KERNEL(linear_jvp) {
     if (t.wt && factor(&x, t.n, a->I, s.zeros, s.rows[1], rows[1]))
       terms[used++] = (term){ rows[1], t.wt, a->I, a->w.t.stride[1], a->w.t.stride[0] };
     TILE_COLUMNS(from, nn, a->O) {
-      multiply_tile(terms, used, t.n, from, nn, s.panel, s.c);
+      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -317,7 +316,7 @@ CPU_KERNEL(linear_backward) {
     if (!dx.any) continue;
     term terms[1] = { { rows, t.w, a->O, a->w.v.stride[0], a->w.v.stride[1] } };
     TILE_COLUMNS(from, nn, a->I) {
-      multiply_tile(terms, used && t.w, t.n, from, nn, s.panel, s.c);
+      multiply_tile(terms, used && t.w, t.n, from, nn, s.panels, s.c);
       for (int64_t i = 0; i < t.n; i++) put(&dx, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }
@@ -376,7 +375,7 @@ CPU_KERNEL(linear_backward_jvp) {
     if (t.wt && factor(a->Z ? &dz : &dy, t.n, a->O, s.zeros, s.rows[1], rows[1]))
       terms[used++] = (term){ rows[1], t.wt, a->O, a->w.t.stride[0], a->w.t.stride[1] };
     TILE_COLUMNS(from, nn, a->I) {
-      multiply_tile(terms, used, t.n, from, nn, s.panel, s.c);
+      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
       for (int64_t i = 0; i < t.n; i++) put(&dxt, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }

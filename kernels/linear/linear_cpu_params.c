@@ -66,16 +66,35 @@ static const float *dz_columns(const mica_linear_args *a, const source *s, const
   return buffer;
 }
 
-/* rows [0, kc) of dz's columns as panels of GEMM_MR: out[i / MR][k][i % MR] */
+/* rows [0, kc) of dz's columns as panels of GEMM_MR: out[i / MR][k][i % MR], each row read once */
+enum { ROW_PANEL = GEMM_MR * (LINEAR_TERMS + 16) }; /* off a power of two: panels take turns in the cache */
 static void pack_rows(const float *const *rows, int64_t kc, int64_t m, float *out) {
-  for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * LINEAR_TERMS) {
-    int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
-    if (mr == GEMM_MR)
-      for (int64_t k = 0; k < kc; k++) memcpy(out + k * GEMM_MR, rows[k] + i, GEMM_MR * sizeof(float));
-    else
-      for (int64_t k = 0; k < kc; k++)
-        for (int64_t q = 0; q < mr; q++) out[k * GEMM_MR + q] = rows[k][i + q];
+  int64_t whole = m / GEMM_MR * GEMM_MR;
+  for (int64_t k = 0; k < kc; k++) {
+    const float *row = rows[k];
+    float *to = out + k * GEMM_MR;
+    for (int64_t i = 0; i < whole; i += GEMM_MR, to += ROW_PANEL) memcpy(to, row + i, GEMM_MR * sizeof(float));
+    for (int64_t i = whole; i < m; i++) to[i - whole] = row[i];
   }
+}
+/* sum (m) += rows, in order; sum has room for whole vectors */
+static void sum_rows(const float *const *rows, int64_t kc, int64_t m, float *sum) {
+  for (int64_t j = 0; j < m; j += VW) {
+    vf s = v_load(sum + j);
+    if (j + VW <= m)
+      for (int64_t k = 0; k < kc; k++) s += v_load(rows[k] + j);
+    else
+      for (int64_t k = 0; k < kc; k++) s += v_load_n(rows[k] + j, m - j);
+    v_store(sum + j, s);
+  }
+}
+/* rows of a wide matrix lie pages apart, where the machine does not foresee them */
+enum { AHEAD = 12 };
+static inline void prefetch_row(const float *row, int64_t m) {
+  for (int64_t j = 0; j < m; j += 16) __builtin_prefetch(row + j);
+}
+static void prefetch_rows(const float *const *rows, int64_t kc, int64_t m) {
+  for (int64_t k = 0; k < kc; k++) prefetch_row(rows[k], m);
 }
 
 typedef struct block {
@@ -85,42 +104,50 @@ typedef struct block {
   int     want_b, n_terms;
   source  dz[2];
   const mica_wire *x[2];                     /* facing dz[i]; NULL: only b wants this one */
-  float  *computed, *packed, *panel, *w, *b;
+  float  *computed, *packed, *panels, *w, *b;
 } block;
 
 enum { W_LD = LINEAR_IN };
 
+/* columns [from, from + n) of rows of x, n <= GEMM_WIDE, as panels. NULL rows are zeros */
+static void pack_x(float *const *x, int64_t from, int64_t col, int64_t kc, int64_t n, float *out) {
+  static const float zero[GEMM_WIDE];
+  for (int64_t k = 0; k < kc; k++, out += GEMM_NR) {
+    if (k + AHEAD < kc && x[k + AHEAD]) prefetch_row(x[k + AHEAD] + from * col, n);
+    gemm_pack_wide(out, x[k] ? x[k] + from * col : zero, 0, x[k] ? col : 1, 1, n);
+  }
+}
+
 /* one block of rows: up to LINEAR_TERMS rows of dz and x */
 static void add_rows(const block *u, int s, const float *const *dz, float *const *x, int64_t xcol, int64_t kc,
                      int *written) {
-  if (u->want_b && s == 0) {
-    float sum[LINEAR_OUT] = { 0 };
-    for (int64_t k = 0; k < kc; k++)
-      for (int64_t j = 0; j < u->n_out; j++) sum[j] += dz[k][j];
-    for (int64_t j = 0; j < u->n_out; j++) u->b[j] += sum[j];
+  enum { FEW = 32 }; /* rows that stay in the first cache from packing to summing */
+  float sum[LINEAR_OUT + 16] = { 0 };
+  int want_b = u->want_b && s == 0, want_w = u->n_in && u->x[s];
+  prefetch_rows(dz, kc < FEW ? kc : FEW, u->n_out);
+  for (int64_t k = 0; k < kc; k += FEW) {
+    int64_t n = kc - k < FEW ? kc - k : FEW;
+    if (kc - k > FEW) prefetch_rows(dz + k + FEW, kc - k - FEW < FEW ? kc - k - FEW : FEW, u->n_out);
+    if (want_w) pack_rows(dz + k, n, u->n_out, u->packed + k * GEMM_MR);
+    if (want_b) sum_rows(dz + k, n, u->n_out, sum);
   }
-  if (!u->n_in || !u->x[s]) return;
-  pack_rows(dz, kc, u->n_out, u->packed);
-  for (int64_t j = 0; j < u->n_in; j += GEMM_NR) {
-    int64_t width = u->n_in - j < GEMM_NR ? u->n_in - j : GEMM_NR;
-    for (int64_t k = 0; k < kc; k++) {
-      float *to = u->panel + k * GEMM_NR;
-      const float *from = x[k] ? x[k] + j * xcol : NULL;
-      if (!from) {
-        v_store(to, v_zero());
-        v_store(to + VW, v_zero());
-      } else if (width == GEMM_NR && xcol == 1) {
-        v_store(to, v_load(from));
-        v_store(to + VW, v_load(from + VW));
-      } else {
-        gemm_pack(to, from, 0, xcol, 1, width);
+  for (int64_t j = 0; want_b && j < u->n_out; j++) u->b[j] += sum[j];
+  if (!want_w) return;
+  for (int64_t j = 0; j < u->n_in; j += GEMM_WIDE) {
+    int64_t wide = u->n_in - j < GEMM_WIDE ? u->n_in - j : GEMM_WIDE;
+    int64_t next = 0;
+    pack_x(x, j, xcol, kc, wide, u->panels);
+    for (int64_t p = 0; p < wide; p += GEMM_NR) {
+      int right = wide - p > VW;
+      for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
+        int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
+        const float *rows[GEMM_MR];
+        if (j + GEMM_WIDE < u->n_in && xcol == 1) /* the next columns come while these are used */
+          for (int64_t q = 0; q < 4 && next < kc; q++, next++)
+            if (x[next]) prefetch_row(x[next] + j + GEMM_WIDE, GEMM_WIDE);
+        for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
+        gemm_tile[mr - 1][right](kc, rows, GEMM_MR, u->panels + p * GEMM_KB, u->w + i * W_LD + j + p, W_LD, *written);
       }
-    }
-    for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
-      int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
-      const float *rows[GEMM_MR];
-      for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i * LINEAR_TERMS + q;
-      gemm_tile[mr - 1][width > VW](kc, rows, GEMM_MR, u->panel, u->w + i * W_LD + j, W_LD, *written);
     }
   }
   *written = 1;
@@ -169,9 +196,9 @@ static mica_status params(const mica_exec *exec, const mica_linear_args *a, int 
                       mica_face_name(face));
   linear_cut cut = linear_cut_of(a, face);
   float *at = exec->scratch;
-  block u = { .a = a, .n_terms = 1, .panel = at, .w = at + LINEAR_PANEL };
+  block u = { .a = a, .n_terms = 1, .panels = at, .w = at + LINEAR_PANEL };
   u.packed = u.w + (LINEAR_OUT + 12) * LINEAR_IN;
-  u.computed = u.packed + (LINEAR_OUT + 12) * LINEAR_TERMS;
+  u.computed = u.packed + (LINEAR_OUT + 12) * (LINEAR_TERMS + 16);
   u.b = u.computed + LINEAR_TERMS * LINEAR_OUT;
   int hvp = face == MICA_BACKWARD_JVP;
   u.dz[0] = source_of(a, face, hvp);

@@ -8,8 +8,8 @@
 enum {
   LINEAR_ROWS = 128,  /* rows of a tile: packing a panel of w costs about 1 / 30 of its use */
   LINEAR_COLS = 64,   /* columns of a tile: the epilogue's width */
-  LINEAR_PANEL = 256 * 32, /* floats of the widest packed panel */
-  LINEAR_OUT = 96, LINEAR_IN = 256, LINEAR_TERMS = 256 /* block of w.d: (out x in), rows summed at a time */
+  LINEAR_PANEL = 256 * 64, /* floats of the packed panels of LINEAR_COLS columns */
+  LINEAR_OUT = 132, LINEAR_IN = 256, LINEAR_TERMS = 256 /* block of w.d: (out x in), rows summed at a time */
 };
 
 /* row offsets of the task's rows: every port with a row axis has the same */
@@ -41,7 +41,7 @@ static inline int64_t linear_row_floats(const mica_linear_args *a) {
 }
 
 /* floats of scratch of the parameter phases; 12: the widest tile */
-enum { LINEAR_PARAM_FLOATS = LINEAR_PANEL + (LINEAR_OUT + 12) * (LINEAR_IN + LINEAR_TERMS) +
+enum { LINEAR_PARAM_FLOATS = LINEAR_PANEL + (LINEAR_OUT + 12) * (LINEAR_IN + LINEAR_TERMS + 16) +
                              LINEAR_TERMS * LINEAR_OUT + LINEAR_OUT };
 
 /* slot groups as in rows.h, without a walk over the tasks where there are no slots */

@@ -16,7 +16,7 @@ static matrix matrix_of(const mica_port *port, int bit, int64_t b, int64_t trans
 }
 static matrix turned(matrix m) { return (matrix){ m.at, m.col, m.row }; }
 
-typedef struct work { float *panel, *c; } work;
+typedef struct work { float *panels, *c; } work;
 
 /* c (m x nn) += rows [i0, i0 + m) of A (. x K) times columns [j0, j0 + nn) of B (K x .) */
 static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m, int64_t j0, int64_t nn, int64_t K,
@@ -26,11 +26,10 @@ static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m
   for (int64_t i = 0; i < m; i++) rows[i] = A.at + (i0 + i) * A.row;
   for (int64_t k = 0; k < K; k += GEMM_KB) {
     int64_t kc = K - k < GEMM_KB ? K - k : GEMM_KB;
-    for (int64_t j = 0; j < nn; j += GEMM_NR) {
-      int64_t width = nn - j < GEMM_NR ? nn - j : GEMM_NR;
-      gemm_pack(s->panel, B.at + k * B.row + (j0 + j) * B.col, B.row, B.col, kc, width);
-      gemm_panel(m, width, kc, rows, k * A.col, A.col, s->panel, s->c + j, MATMUL_COLS, *written);
-    }
+    gemm_pack_wide(s->panels, B.at + k * B.row + j0 * B.col, B.row, B.col, kc, nn);
+    for (int64_t j = 0; j < nn; j += GEMM_NR)
+      gemm_panel(m, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, rows, k * A.col, A.col, s->panels + j * GEMM_KB, s->c + j,
+                 MATMUL_COLS, *written);
     *written = 1;
   }
 }
