@@ -93,6 +93,13 @@ class Case(unittest.TestCase):
         self.assertEqual(out.count("\n"), 1, out[:500])
         return json.loads(out)
 
+    def text(self, *parts):
+        return self.bytes(*parts).decode()
+
+    def metrics(self, run):
+        """the lines of metrics.jsonl"""
+        return [json.loads(line) for line in self.text(run, "metrics.jsonl").splitlines()]
+
     def bytes(self, *parts):
         with open(self.path(*parts), "rb") as f:
             return f.read()

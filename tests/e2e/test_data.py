@@ -18,7 +18,8 @@ class Languages(Case):
         self.mica("train", recipe, "--out", run, "--quiet", "steps=3", "batch=4", "grain=4", "family.length=64",
                   "model.layers=1", "model.width=32", "model.heads=2", env=env)
         result = self.json("eval", run, env=env)
-        index = json.load(open(os.path.join(data_folder(), "languages/udhr.json")))
+        with open(os.path.join(data_folder(), "languages/udhr.json")) as f:
+            index = json.load(f)
         self.assertEqual(result["tasks"], sum(1 for row in index if row["split"] == "test"))
         self.assertEqual(len(result["loss_by_position"]), 64)
         # an untrained byte model is near 8 bits

@@ -12,6 +12,11 @@ target_link_libraries(consumer PRIVATE mica::mica)
 """
 
 
+def read(path):
+    with open(path) as f:
+        return f.read()
+
+
 class Install(Case):
     def setUp(self):
         super().setUp()
@@ -30,7 +35,7 @@ class Install(Case):
 
     def test_example_by_pkg_config(self):
         source = os.path.join(self.examples, "train.c")
-        self.assertLess(len(open(source).read().splitlines()), 60)
+        self.assertLess(len(read(source).splitlines()), 60)
         subprocess.run(["cc", "-std=c99", "-Wall", "-Werror", source, "-o", self.path("train")] + self.flags(), check=True,
                        env=self.env)
         recipe = os.path.join(SOURCE, "docs/recipes/linear_regression.yaml")
@@ -41,24 +46,23 @@ class Install(Case):
     def test_example_by_cmake(self):
         os.mkdir(self.path("consumer"))
         self.write("consumer/CMakeLists.txt", CMAKE)
-        self.write("consumer/train.c", open(os.path.join(self.examples, "train.c")).read())
+        self.write("consumer/train.c", read(os.path.join(self.examples, "train.c")))
         for command in (["cmake", "-S", self.path("consumer"), "-B", self.path("b"), f"-DCMAKE_PREFIX_PATH={self.prefix}"],
                         ["cmake", "--build", self.path("b")]):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def test_plugin_trains_by_config_alone(self):
         source = os.path.join(self.examples, "decay.c")
-        self.assertLess(len(open(source).read().splitlines()), 150)
+        self.assertLess(len(read(source).splitlines()), 150)
         flags = [f for f in self.flags() if f != "-lmica"]
         subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", "-shared", "-fPIC", source, "-lm", "-o", self.path("decay.so")] +
                        flags, check=True, env=self.env)
-        self.write("decay.yaml", open(os.path.join(self.examples, "decay.yaml")).read())
+        self.write("decay.yaml", read(os.path.join(self.examples, "decay.yaml")))
         for name, threads in (("a", 1), ("b", 2)):
             subprocess.run([self.program, "train", self.path("decay.yaml"), "--out", self.path(name), "--quiet",
                             f"threads={threads}"], check=True, env=self.env)
         self.assertEqual(self.bytes("a", "last.safetensors"), self.bytes("b", "last.safetensors"))
-        import json
-        lines = [json.loads(line)["loss"] for line in open(self.path("a", "metrics.jsonl"))]
+        lines = [line["loss"] for line in self.metrics("a")]
         self.assertLess(sum(lines[-20:]), 0.5 * sum(lines[:20]))
 
 

@@ -16,8 +16,11 @@ class Symbols(unittest.TestCase):
         # coverage and sanitizer builds add their own
         names = sorted(line.split()[-1] for line in out.splitlines() if line.split()[-1].startswith("mica"))
         if os.environ.get("MICA_WRITE_SYMBOLS"):
-            open(LIST, "w").write("\n".join(names) + "\n")
-        self.assertEqual(names, open(LIST).read().split(),
+            with open(LIST, "w") as f:
+                f.write("\n".join(names) + "\n")
+        with open(LIST) as f:
+            listed = f.read().split()
+        self.assertEqual(names, listed,
                          "exported symbols changed; if it is meant, run this test with MICA_WRITE_SYMBOLS=1 and say so in CHANGELOG.md")
 
     def test_headers_alone(self):

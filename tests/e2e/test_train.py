@@ -1,5 +1,4 @@
 """train, eval, report, predict, grad as a user runs them."""
-import json
 import math
 import os
 import subprocess
@@ -13,7 +12,7 @@ class Train(Case):
         run = self.path("run")
         summary = self.json("train", config, "--out", run, "--quiet", "steps=20")
         self.assertTrue(summary["finished"])
-        lines = [json.loads(line) for line in open(self.path("run", "metrics.jsonl"))]
+        lines = self.metrics("run")
         self.assertEqual([line["step"] for line in lines], list(range(1, 21)))
         self.assertTrue(all(math.isfinite(line["loss"]) for line in lines))
         weights, _ = tensors(self.path("run", "last.safetensors"))
@@ -24,11 +23,11 @@ class Train(Case):
         self.assertEqual(self.bytes("run", "last.safetensors"), self.bytes("again", "last.safetensors"))
 
     def test_loss_falls(self):
-        self.small("run", "steps=300", "optimizer.lr=5e-3")
-        lines = [json.loads(line) for line in open(self.path("run", "metrics.jsonl"))]
+        self.small("run", "family.dim=1", "steps=600", "batch=64", "model.width=32", "checkpoint_every=0")
+        lines = self.metrics("run")
         first = sum(line["loss"] for line in lines[:20]) / 20
         last = sum(line["loss"] for line in lines[-20:]) / 20
-        self.assertLess(last, 0.85 * first)
+        self.assertLess(last, 0.7 * first)
 
     def test_eval_has_exact_predictor(self):
         run = self.small("run", "steps=5")
@@ -47,7 +46,7 @@ class Train(Case):
     def test_report_is_one_page(self):
         run = self.small("run", "steps=20")
         self.mica("report", run)
-        page = open(self.path("run", "report.html")).read()
+        page = self.text("run", "report.html")
         self.assertGreaterEqual(page.count("<svg"), 3)
         for outside in ("src=\"http", "href=\"http", "@import"):
             self.assertNotIn(outside, page)
@@ -58,7 +57,7 @@ class Train(Case):
         result = self.json("predict", run, "--in", self.write("points.csv", "a,b,c,y\n" + rows + "\n"), "--out",
                            self.path("out.csv"))
         self.assertEqual(result["sequences"], 1)
-        self.assertGreaterEqual(len(open(self.path("out.csv")).read().splitlines()), 5)
+        self.assertGreaterEqual(len(self.text("out.csv").splitlines()), 5)
 
     def test_grad_and_hvp(self):
         config = self.write("small.yaml", SMALL)
@@ -102,7 +101,7 @@ class Streams(Case):
         # a learning rate that blows the model up must not end in silence or a crash
         config = self.write("small.yaml", SMALL)
         result = subprocess.run([MICA, "train", config, "--out", self.path("run"), "--quiet",
-                                               "optimizer.lr=1e30", "schedule.warmup=0"], capture_output=True, text=True)
+                                               "optimizer.lr=1000", "model.init=10", "optimizer.clip=0"], capture_output=True, text=True)
         self.assertIn(result.returncode, (0, 6), result.stderr)
         if result.returncode == 6:
             self.assertIn("finite", result.stderr)
