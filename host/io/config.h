@@ -2,7 +2,11 @@
  *
  * a configuration is a tree of sections (maps), scalars and lists of scalars, each with its line and column; overrides
  * of the command line lie on top. `fill` checks a section against a key table, writes the struct, and makes every
- * default explicit in the tree, so that `write` gives a file that explains the run. every error names the file. */
+ * default explicit in the tree, so that `write` gives a file that explains the run. every error names the file.
+ *
+ * paths (MICA_KEY_PATH) must exist. they are relative to the config file's folder; those of the command line are sought
+ * in the working directory first. "data:NAME" is NAME under $MICA_DATA, or, where that is not set, under
+ * ../../../shared/data from the config file's folder or ../shared/data from the working directory. */
 #ifndef MICAH_IO_CONFIG_H
 #define MICAH_IO_CONFIG_H
 

@@ -34,9 +34,10 @@ mica_status micah_config_resolve(micah_section *node) {
   if (node->resolved) return MICA_OK;
   micah_text tried = { 0 };
   int data = !strncmp(text, "data:", 5);
-  /* a path typed on the command line is relative to where it was typed */
-  const char *folder = node->source == MICAH_FROM_COMMAND_LINE ? "" : node->config->folder;
-  char *found = data ? find_data(node, text + 5, &tried) : attempt(folder, text, &tried);
+  char *found = NULL;
+  /* a path typed on the command line is sought first where it was typed */
+  if (!data && node->source == MICAH_FROM_COMMAND_LINE) found = attempt("", text, &tried);
+  if (!found) found = data ? find_data(node, text + 5, &tried) : attempt(node->config->folder, text, &tried);
   mica_status status = MICA_OK;
   if (found) {
     char *absolute = micah_path_absolute(found);

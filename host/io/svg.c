@@ -19,7 +19,7 @@ typedef struct plot {
   micah_text *out;
   micah_axis x, y;
   double width, height, left, right, top, bottom; /* px; the last four are margins */
-  int bars;
+  int bars, lean;                                 /* lean: names of categories would touch upright */
 } plot;
 
 /* text is drawn at 12 px, where a letter takes 6.6 px on average */
@@ -110,6 +110,14 @@ static void measure(plot *p) {
   p->top = c->title && *c->title ? 44 : 18;
   p->bottom = c->x_label && *c->x_label ? 52 : 34;
   p->right = widest > 0 ? fmin(widest + 32, p->width * 0.4) : 18;
+  double longest = 0;
+  for (int i = 0; c->categories && i < c->n_categories; i++) {
+    char name[160];
+    short_name(c->categories[i], name, sizeof name);
+    longest = fmax(longest, text_width(name));
+  }
+  p->lean = longest + 6 > (p->width - p->right - 60) / fmax(1, c->n_categories);
+  if (p->lean) p->bottom += fmin(longest * 0.71, p->height * 0.4) - 4;
   double plot_height = p->height - p->top - p->bottom;
   double lo = p->y.lo;
   int from_zero = !p->y.logarithmic && (c->zero_y || p->bars) && lo == 0;
@@ -147,13 +155,12 @@ static void frame(plot *p) {
       char name[160];
       double x = l + (i + 0.5) * room;
       short_name(c->categories[i], name, sizeof name);
-      /* names that would touch their neighbours lean */
-      if (text_width(name) + 6 > room) {
+      if (p->lean) {
         micah_text_add(p->out, "<text class=\"tick\" text-anchor=\"end\" transform=\"translate(");
         number(p->out, x + 4);
         micah_text_add(p->out, ",");
         number(p->out, b + 14);
-        micah_text_add(p->out, ") rotate(-30)\">");
+        micah_text_add(p->out, ") rotate(-45)\">");
         micah_text_escape(p->out, name);
         micah_text_add(p->out, "</text>\n");
       } else {

@@ -284,6 +284,68 @@ static void test_round_trip(void **state) {
   micah_config_destroy(again);
 }
 
+/* lists and strings that are not what was asked for; paths in lists; the file that write leaves */
+static void test_lists(void **state) {
+  (void)state;
+  micah_config *config = parse("a: {b: 1}\nc: [x, [y]]\nd: [x, ~]\ne: []\nf: ~\ng: [none.so]\nh: one\n");
+  micah_section *root = micah_config_root(config), *section;
+  const char *const *items;
+  const char *text;
+  int64_t n;
+  assert_int_equal(micah_config_get_list(root, "a", &items, &n), MICA_ERR_CONFIG);
+  expect_message("conf/x.yaml:1:4: a: expected a list [a, b], got a section");
+  assert_int_equal(micah_config_get_list(root, "c", &items, &n), MICA_ERR_CONFIG);
+  expect_message("conf/x.yaml:2:8: c.1: expected text in the list, got a list");
+  assert_int_equal(micah_config_get_list(root, "d", &items, &n), MICA_ERR_CONFIG);
+  expect_message("d.1: expected text in the list, got nothing");
+  assert_int_equal(micah_config_get_list(root, "e", &items, &n), MICA_OK);
+  assert_int_equal(n, 0);
+  assert_int_equal(micah_config_get_list(root, "f", &items, &n), MICA_OK);
+  assert_int_equal(n, 0);
+  assert_int_equal(micah_config_get_list(root, "h", &items, &n), MICA_OK);
+  assert_int_equal(n, 1);
+  assert_string_equal(items[0], "one");
+  assert_int_equal(micah_config_get_paths(root, "g", &items, &n), MICA_ERR_CONFIG);
+  expect_message("conf/x.yaml:6:5: g.0: no such file or folder 'none.so' (tried 'conf/none.so')");
+  assert_int_equal(micah_config_override(config, "g=[/, none.so]"), MICA_OK);
+  assert_int_equal(micah_config_get_paths(root, "g", &items, &n), MICA_ERR_CONFIG);
+  expect_message("conf/x.yaml: command line: g.1: no such file or folder 'none.so' (tried 'none.so', 'conf/none.so')");
+  assert_int_equal(micah_config_override(config, "g=/"), MICA_OK);
+  assert_int_equal(micah_config_get_paths(root, "g", &items, &n), MICA_OK);
+  assert_string_equal(items[0], "/");
+  assert_int_equal(micah_config_get_string(root, "a", "x", &text), MICA_ERR_CONFIG);
+  expect_message("a: expected text, got a section");
+  assert_int_equal(micah_config_get_string(root, "f", "x", &text), MICA_ERR_CONFIG);
+  expect_message("f: expected text, got nothing");
+  assert_int_equal(micah_config_get_string(root, "new", "x", &text), MICA_OK);
+  assert_string_equal(text, "x");
+  assert_false(micah_config_given(root, "new"));
+  assert_int_equal(micah_config_section(root, "f", 1, &section), MICA_OK);
+  assert_int_equal(micah_config_override(config, "f.deep.er=3"), MICA_OK);
+  assert_true(micah_config_has(section, "deep"));
+  assert_int_equal(micah_config_override(config, "a=\xff"), MICA_ERR_CONFIG);
+  expect_message("is not UTF-8");
+  assert_int_equal(micah_config_override(config, "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a=1"), MICA_ERR_CONFIG);
+  char path[] = "/tmp/mica_written_XXXXXX";
+  int fd = mkstemp(path);
+  assert_true(fd >= 0);
+  close(fd);
+  micah_config *again;
+  micah_text one = { 0 }, two = { 0 };
+  assert_int_equal(micah_config_write(config, path), MICA_OK);
+  assert_int_equal(micah_config_read(path, &again), MICA_OK);
+  assert_string_equal(micah_config_name(again), path);
+  assert_int_equal(micah_config_text(config, &one), MICA_OK);
+  assert_int_equal(micah_config_text(again, &two), MICA_OK);
+  assert_string_equal(one.data, two.data);
+  assert_int_equal(micah_config_write(config, "no/such/config.yaml"), MICA_ERR_IO);
+  micah_text_free(&one);
+  micah_text_free(&two);
+  micah_config_destroy(again);
+  micah_config_destroy(config);
+  unlink(path);
+}
+
 static void test_empty(void **state) {
   (void)state;
   static const char *const texts[] = { "", "# nothing\n", "---\n", "~\n", "\xEF\xBB\xBF" };
@@ -301,7 +363,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_fill),   cmocka_unit_test(test_defaults),   cmocka_unit_test(test_messages),
     cmocka_unit_test(test_syntax), cmocka_unit_test(test_required),   cmocka_unit_test(test_override),
-    cmocka_unit_test(test_paths),  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),
+    cmocka_unit_test(test_paths),  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_lists),
+    cmocka_unit_test(test_empty),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -236,6 +236,14 @@ static void test_npy(void **state) {
   assert_int_equal(micah_npy_write(path, &bad), MICA_ERR_INVALID);
   expect_message("bf16");
   assert_int_equal(micah_npy_read("no/such.npy", &back), MICA_ERR_IO);
+  /* bf16 is the upper half of a float */
+  static const uint16_t half[2] = { 0x3fc0, 0xc000 };
+  const micah_array halves = { MICA_BF16, 1, { 2 }, 2, (void *)(uintptr_t)half };
+  assert_true(micah_array_get(&halves, 0) == 1.5 && micah_array_get(&halves, 1) == -2);
+  const int64_t shape[3] = { 3, 0, 5 }, large[2] = { INT64_MAX / 4, 4 }, negative[1] = { -1 };
+  assert_int_equal(micah_shape_count(shape, 3, 1), 0);
+  assert_int_equal(micah_shape_count(large, 2, 4), -1);
+  assert_int_equal(micah_shape_count(negative, 1, 4), -1);
   free(path);
 }
 

@@ -88,7 +88,7 @@ static void test_page(void **state) {
   };
   const micah_series rate[] = { { "tasks/s", NULL, tasks, STEPS, MICAH_LINE, 3 } };
   static const double model_bits[] = { 2.1, 3.0, 2.6, 2.2 }, gzip_bits[] = { 3.1, 3.4, 3.2, 3.3 };
-  static const char *const languages[] = { "Welsh", "Vietnamese", "Yoruba", "Zulu" };
+  static const char *const languages[] = { "Welsh", "Vietnamese (in its usual Latin script)", "Yoruba", "Zulu" };
   const micah_series bits[] = { { "model", NULL, model_bits, 4, MICAH_BARS, 0 },
                                 { "gzip -9", NULL, gzip_bits, 4, MICAH_BARS, 0 } };
   const micah_chart charts[] = {
