@@ -15,6 +15,7 @@ static const char usage[] =
     "  --isa NAME       only this instruction set: portable avx2 avx512\n"
     "  --golden DIR     golden values (default: golden/ of the sources); 'none' leaves them out\n"
     "  --seed N         of all random numbers (default 1); printed at the end\n"
+    "  --values         worked examples and golden values only\n"
     "  --quick          fewer layouts\n"
     "  --slow           also slow cases, and the full shapes of the benchmark\n"
     "  --list           operations, cases and kernels\n"
@@ -68,6 +69,7 @@ int main(int argc, char **argv) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
     if (!strcmp(name, "--list")) list = 1;
     else if (!strcmp(name, "--verbose")) o.verbose = 1;
+    else if (!strcmp(name, "--values")) o.only_case = -2;
     else if (!strcmp(name, "--quick")) o.quick = 1;
     else if (!strcmp(name, "--slow")) o.slow = 1;
     else if (!strcmp(name, "--help")) return fputs(usage, stdout) < 0;

@@ -116,7 +116,7 @@ void ck_check_packed(const mica_op *op, const char *set);
 void ck_check_batches(const mica_op *op, const char *set);
 void ck_check_bench(const mica_op *op, const char *set);
 
-/* all checks of one operation (case -1: all); returns the number that failed */
+/* all checks of one operation (case -1: all, -2: given values only); returns the number that failed */
 long ck_check_op(const mica_op *op, int only_case);
 
 /* one error budget: naive float error (and the effect of inputs moved by half an ulp) on each wire */

@@ -151,7 +151,7 @@ long ck_check_op(const mica_op *op, int only_case) {
     ck_check_golden(op);
   }
   for (int i = 0; i < op->n_cases; i++)
-    if (only_case < 0 || only_case == i) check_case(op, &op->cases[i]);
+    if (only_case == -1 || only_case == i) check_case(op, &op->cases[i]);
   if (shown > SHOWN && !ck_option.verbose)
     printf("  ... and %ld more (--verbose shows all)\n", shown - SHOWN);
   return ck_failed - before;

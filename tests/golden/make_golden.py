@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Golden values of every operation from an independent float64 program.
+
+Needs PyTorch; run it only when an operation is added: `python3 make_golden.py [op ...]` rewrites <op>.txt here.
+Each definition below is the textbook formula in torch; cotangents, tangents and second derivatives come from torch's own
+automatic differentiation: d = J^T dy, t = J dx, td = d/ds of J(x + s t)^T (dy + s tdy) at s = 0.
+
+    case SETTINGS            as in the tables of cases
+    in WIRE values           row-major, dense
+    out WIRE values          expected
+"""
+import math
+import os
+import random
+import sys
+
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = {}
+
+
+def golden(name, settings, shapes, out="y", saved=(), index=None, domain=None):
+    """Registers f(*inputs) -> out or (out, saved...): shapes of differentiable inputs, index inputs by value."""
+
+    def keep(f):
+        GOLDEN.setdefault(name, []).append((settings, shapes, out, saved, index or {}, domain or {}, f))
+        return f
+
+    return keep
+
+
+def draw(rng, shape, domain):
+    def one():
+        u = rng.random()
+        x = {"any": 2 * u - 1, "positive": 0.5 + 1.5 * u, "away0": (0.2 + 0.8 * abs(2 * u - 1)) * (1 if u > 0.5 else -1),
+             "unit": 0.05 + 0.9 * u}[domain]
+        return round(x * 256) / 256 or 1 / 256
+
+    return torch.tensor([one() for _ in range(math.prod(shape))]).reshape(shape)
+
+
+# ---- elementwise ----
+UNARY = {
+    "relu": torch.relu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+    "elu1": lambda x: F.elu(x) + 1, "softplus": lambda x: torch.log1p(torch.exp(x)), "exp": torch.exp, "log": torch.log,
+    "sqrt": torch.sqrt, "abs": torch.abs, "neg": lambda x: -x, "reciprocal": lambda x: 1 / x, "square": lambda x: x * x,
+    "sin": torch.sin, "cos": torch.cos,
+}
+for _name, _f in UNARY.items():
+    _d = {"x": "positive" if _name in ("log", "sqrt") else "away0"}
+    golden(_name, "B=2 R=2 C=3", {"x": (2, 2, 3)}, domain=_d)(_f)
+golden("gelu", "B=1 R=2 C=3 approx=none", {"x": (1, 2, 3)})(lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))))
+golden("gelu", "B=1 R=2 C=3 approx=tanh", {"x": (1, 2, 3)})(
+    lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))))
+golden("clip", "B=1 R=2 C=5 lo=-0.3 hi=0.6", {"x": (1, 2, 5)})(lambda x: torch.clamp(x, -0.3, 0.6))
+golden("scale", "B=1 R=2 C=3 alpha=-1.5 beta=0.25", {"x": (1, 2, 3)})(lambda x: -1.5 * x + 0.25)
+golden("stop", "B=1 R=2 C=3", {"x": (1, 2, 3)})(lambda x: x.detach() + 0 * x)
+BINARY = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "minimum": torch.minimum,
+    "maximum": torch.maximum, "expand": lambda a, b: b.expand_as(a) + 0 * a,
+    "lt": lambda a, b: (a < b).double() + 0 * a + 0 * b, "le": lambda a, b: (a <= b).double() + 0 * a + 0 * b,
+    "gt": lambda a, b: (a > b).double() + 0 * a + 0 * b, "ge": lambda a, b: (a >= b).double() + 0 * a + 0 * b,
+    "eq": lambda a, b: (a == b).double() + 0 * a + 0 * b, "ne": lambda a, b: (a != b).double() + 0 * a + 0 * b,
+}
+for _name, _f in BINARY.items():
+    for _rb, _cb in ((3, 2), (1, 2), (3, 1), (1, 1)):
+        golden(_name, f"B=2 R=3 C=2 Rb={_rb} Cb={_cb}", {"a": (2, 3, 2), "b": (2, _rb, _cb)}, domain={"b": "away0"})(_f)
+MASK = torch.tensor([1, 0, 0, 1, 1, 0]).reshape(2, 3, 1)
+golden("where", "B=2 R=3 C=2 Rb=1 Cb=2 Rm=3 Cm=1", {"a": (2, 3, 2), "b": (2, 1, 2)}, index={"mask": MASK})(
+    lambda a, b: torch.where(MASK.bool(), a, b))
+
+
+# ---- norm ----
+def layernorm(x, w=None, b=None, eps=1e-5):
+    mean = x.mean(-1, keepdim=True)
+    rstd = 1 / torch.sqrt(((x - mean) ** 2).mean(-1, keepdim=True) + eps)
+    y = (x - mean) * rstd
+    y = y * w[:, None] if w is not None else y
+    y = y + b[:, None] if b is not None else y
+    return y, mean[..., 0], rstd[..., 0]
+
+
+def rmsnorm(x, w=None, eps=1e-5):
+    rstd = 1 / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+    return (x * rstd * w[:, None] if w is not None else x * rstd), rstd[..., 0]
+
+
+golden("layernorm", "B=2 R=2 C=3", {"x": (2, 2, 3), "w": (2, 3), "b": (2, 3)}, saved=("mean", "rstd"))(layernorm)
+golden("layernorm", "B=1 R=2 C=4 eps=0.1 w=none b=none", {"x": (1, 2, 4)}, saved=("mean", "rstd"))(
+    lambda x: layernorm(x, eps=0.1))
+golden("rmsnorm", "B=2 R=2 C=3", {"x": (2, 2, 3), "w": (2, 3)}, saved=("rstd",))(rmsnorm)
+golden("rmsnorm", "B=1 R=2 C=4 eps=0.1 w=none", {"x": (1, 2, 4)}, saved=("rstd",))(lambda x: rmsnorm(x, eps=0.1))
+
+# ---- linear ----
+ACTS = {"none": lambda z: z, "relu": torch.relu, "gelu": F.gelu, "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+        "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+for _name, _f in ACTS.items():
+    golden("linear", f"B=2 R=2 I=3 O=2 act={_name}",
+           {"x": (2, 2, 3), "w": (2, 2, 3), "b": (2, 2), "res": (2, 2, 2)})(
+        lambda x, w, b, res, f=_f: f(torch.einsum("bri,boi->bro", x, w) + b[:, None]) + res)
+golden("linear", "B=1 R=3 I=2 O=4 b=none res=none", {"x": (1, 3, 2), "w": (1, 4, 2)})(
+    lambda x, w: torch.einsum("bri,boi->bro", x, w))
+for _ta in (0, 1):
+    for _tb in (0, 1):
+        golden("matmul", f"B=2 M=2 N=3 K=2 ta={_ta} tb={_tb}", {"a": (2, 2, 2), "b": (2, 3, 2) if _tb else (2, 2, 3)},
+               out="c")(lambda a, b, ta=_ta, tb=_tb: (a.mT if ta else a) @ (b.mT if tb else b))
+
+
+# ---- attention ----
+def attention(q, k, v, scale=None, causal=True):
+    t, s, h, g = q.shape[1], k.shape[1], q.shape[2], k.shape[2]
+    head = torch.tensor([i * g // h for i in range(h)])
+    k, v = k[:, :, head], v[:, :, head]
+    factor = scale[:, :, None, None] if scale is not None else 1 / math.sqrt(q.shape[3])
+    scores = torch.einsum("bthd,bshd->bhts", q, k) * factor
+    if causal:
+        hidden = torch.arange(s)[None] > torch.arange(t)[:, None] + s - t
+        scores = scores.masked_fill(hidden, -math.inf)
+    lse = torch.logsumexp(scores, -1)
+    out = torch.einsum("bhts,bshd->bthd", torch.exp(scores - lse[..., None]), v)
+    return out, lse.transpose(1, 2)
+
+
+golden("attention", "B=2 T=3 S=3 H=2 G=2 D=2 scale=none",
+       {"q": (2, 3, 2, 2), "k": (2, 3, 2, 2), "v": (2, 3, 2, 2)}, out="out", saved=("lse",))(attention)
+golden("attention", "B=1 T=2 S=4 H=3 G=2 D=2",
+       {"q": (1, 2, 3, 2), "k": (1, 4, 2, 2), "v": (1, 4, 2, 2), "scale": (1, 3)}, out="out", saved=("lse",))(attention)
+golden("attention", "B=1 T=3 S=2 H=2 G=1 D=3 mask=full scale=none",
+       {"q": (1, 3, 2, 3), "k": (1, 2, 1, 3), "v": (1, 2, 1, 3)}, out="out", saved=("lse",))(
+    lambda q, k, v: attention(q, k, v, causal=False))
+
+# ---- embedding, positions ----
+TOKENS = torch.tensor([[1, 3, 1], [0, 0, 2]])
+golden("embedding", "B=2 R=3 V=4 C=2", {"w": (2, 4, 2)}, index={"tokens": TOKENS})(
+    lambda w: torch.stack([w[i][TOKENS[i]] for i in range(2)]))
+golden("position_add", "B=2 R=2 P=3 C=2", {"x": (2, 2, 2), "w": (2, 3, 2)})(lambda x, w: x + w[:, :2])
+
+
+def rotary(x, position, base, half):
+    d = x.shape[-1]
+    angle = position[..., None, None] * base ** (-2 * torch.arange(d // 2) / d)
+    p, q = (x[..., :d // 2], x[..., d // 2:]) if half else (x[..., 0::2], x[..., 1::2])
+    a, b = p * torch.cos(angle) - q * torch.sin(angle), q * torch.cos(angle) + p * torch.sin(angle)
+    return torch.cat([a, b], -1) if half else torch.stack([a, b], -1).reshape(x.shape)
+
+
+POSITION = torch.tensor([[4, 0, 2]])
+golden("rotary", "B=1 R=3 H=2 D=4 position=none", {"x": (1, 3, 2, 4)})(
+    lambda x: rotary(x, torch.arange(3.0)[None], 10000.0, True))
+golden("rotary", "B=1 R=3 H=1 D=4 pairing=interleaved base=50", {"x": (1, 3, 1, 4)}, index={"position": POSITION})(
+    lambda x: rotary(x, POSITION.double(), 50.0, False))
+
+# ---- losses ----
+golden("mse", "B=2 R=2 C=3", {"pred": (2, 2, 3), "target": (2, 2, 3), "weight": (2, 2)}, out="loss")(
+    lambda pred, target, weight: weight * ((pred - target) ** 2).sum(-1))
+golden("mse", "B=1 R=2 C=3 reduction=mean weight=none", {"pred": (1, 2, 3), "target": (1, 2, 3)}, out="loss")(
+    lambda pred, target: ((pred - target) ** 2).mean(-1))
+LABEL = torch.tensor([[2, -1], [0, 1]])
+
+
+def cross_entropy(logits, weight, target=None):
+    lse = torch.logsumexp(logits, -1)
+    if target is not None:
+        return weight * (target * (lse[..., None] - logits)).sum(-1), lse
+    known = (LABEL >= 0).double()
+    picked = torch.gather(logits, -1, LABEL.clamp(min=0)[..., None])[..., 0]
+    return weight * known * (lse - picked), lse * known
+
+
+golden("cross_entropy", "B=2 R=2 C=3 target=none", {"logits": (2, 2, 3), "weight": (2, 2)}, out="loss", saved=("lse",),
+       index={"label": LABEL})(cross_entropy)
+golden("cross_entropy", "B=2 R=2 C=3 label=none", {"logits": (2, 2, 3), "weight": (2, 2), "target": (2, 2, 3)}, out="loss",
+       saved=("lse",), domain={"target": "unit"})(cross_entropy)
+golden("softmax", "B=2 R=2 C=3", {"x": (2, 2, 3)})(lambda x: torch.exp(x) / torch.exp(x).sum(-1, keepdim=True))
+golden("log_softmax", "B=2 R=2 C=3", {"x": (2, 2, 3)})(lambda x: x - torch.log(torch.exp(x).sum(-1, keepdim=True)))
+
+
+# ---- values ----
+def line(kind, wire, x):
+    return f"{kind} {wire} " + " ".join(format(v, ".17g") for v in x.double().reshape(-1).tolist())
+
+
+def one_case(op, number, settings, shapes, out, saved, index, domain, f):
+    rng = random.Random(f"{op} {number}")
+    names = list(shapes)
+    x = [draw(rng, shapes[n], domain.get(n, "any")) for n in names]
+    t = [draw(rng, shapes[n], "any") for n in names]
+
+    def outputs(*values):
+        y = f(*values)
+        return y if isinstance(y, tuple) else (y,)
+
+    def gradient(dy, *values):
+        values = [v.clone().requires_grad_() if not v.requires_grad else v for v in values]
+        y = outputs(*values)[0]
+        return torch.autograd.grad(y, values, dy, create_graph=True, allow_unused=True, materialize_grads=True)
+
+    y = outputs(*x)
+    dy, tdy = draw(rng, y[0].shape, "any"), draw(rng, y[0].shape, "any")
+    # J t by the double-backward trick: <u, J t> is linear in u
+    leaves = [v.clone().requires_grad_() for v in x]
+    tangents = []
+    for each in outputs(*leaves):
+        u = torch.zeros_like(each, requires_grad=True)
+        g = torch.autograd.grad(each, leaves, u, create_graph=True, allow_unused=True, materialize_grads=True)
+        total = sum((a * b).sum() for a, b in zip(g, t))
+        tangents.append(torch.autograd.grad(total, u, allow_unused=True, materialize_grads=True)[0])
+    d = gradient(dy, *x)
+    # td: derivative of the gradient along (t, tdy), again through <u, .>
+    leaves = [v.clone().requires_grad_() for v in x] + [dy.clone().requires_grad_()]
+    g = gradient(leaves[-1], *leaves[:-1])
+    td = []
+    for each in g:
+        u = torch.zeros_like(each, requires_grad=True)
+        h = torch.autograd.grad((each * u).sum(), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        total = sum((a * b).sum() for a, b in zip(h, t + [tdy]))
+        if not total.requires_grad:
+            td.append(torch.zeros_like(each))
+            continue
+        td.append(torch.autograd.grad(total, u, allow_unused=True, materialize_grads=True)[0])
+    lines = ["case " + settings]
+    lines += [line("in", n + ".v", v) for n, v in index.items()]
+    for n, v, w in zip(names, x, t):
+        lines += [line("in", n + ".v", v), line("in", n + ".t", w)]
+    lines += [line("in", out + ".d", dy), line("in", out + ".td", tdy)]
+    for n, v, w in zip((out,) + tuple(saved), y, tangents):
+        lines += [line("out", n + ".v", v), line("out", n + ".t", w)]
+    for n, v, w in zip(names, d, td):
+        lines += [line("out", n + ".d", v), line("out", n + ".td", w)]
+    return lines
+
+
+def main():
+    for op in sys.argv[1:] or GOLDEN:
+        lines = [f"# {op}: made by make_golden.py with torch in float64; do not edit"]
+        for number, case in enumerate(GOLDEN[op]):
+            lines += one_case(op, number, *case)
+        with open(os.path.join(HERE, op + ".txt"), "w") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
