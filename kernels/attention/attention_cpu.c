@@ -2,10 +2,11 @@
 #include "attention/attention_tile_internal.h"
 
 /* long sequences take strips of 24 rows, so that a panel of keys is read once for four register tiles */
+enum { MOST_ROWS = 32 };                     /* 24 rows in whole vectors */
 static inline int64_t strip_rows(int64_t S) { return S > 192 ? 4 * ATTENTION_STRIP : ATTENTION_STRIP; }
 
-/* raw scores of a row to e^(scale s - top); returns their sum, *lse too. columns from n to `defined` become 0 */
-static inline float softmax_row(float *s, int64_t n, int64_t defined, float scale, float *lse) {
+/* raw scores of a row to e^(scale s - *top); returns their sum. columns from n to `defined` become 0 */
+static inline float softmax_row(float *s, int64_t n, int64_t defined, float scale, float *largest) {
   vf top = v_set1(-INFINITY), factor = v_set1(scale);
   int64_t j = 0;
   for (; j + VW <= n; j += VW) top = v_max(v_load(s + j) * factor, top);
@@ -26,9 +27,8 @@ static inline float softmax_row(float *s, int64_t n, int64_t defined, float scal
     v_store(s + j, e);
   }
   for (; j < defined; j += VW) v_store(s + j, v_zero());
-  float z = v_sum(sum + sum2);
-  *lse = m + v_log(v_set1(z))[0];
-  return z;
+  *largest = m;
+  return v_sum(sum + sum2);
 }
 
 static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
@@ -49,17 +49,17 @@ static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int
     plan_strips(&plan, a, i, M, 0, S, T, S, ld);
     pack(&q, i, M, D, Dp, Q);
     mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
-    float over[4 * ATTENTION_STRIP];
-    for (int64_t m = 0; m < M; m++) {
-      float lse = 0, z = plan.visible[m] || plan.seen[m / ATTENTION_STRIP]
-                             ? softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], scale, &lse)
-                             : 0;
-      over[m] = plan.visible[m] ? 1 / z : 0;
-      cell_out(&lse_out, i + m, plan.visible[m] ? lse : 0);
-    }
-    mm_apply(M, Dp, P, ld, V, Dp, O, Dp, plan.seen, 0);
+    float z[MOST_ROWS], top[MOST_ROWS], lse[MOST_ROWS];
     for (int64_t m = 0; m < M; m++)
-      for (int64_t d = 0; d < Dp; d += VW) v_store(O + m * Dp + d, v_load(O + m * Dp + d) * over[m]);
+      z[m] = softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], scale, &top[m]);
+    for (int64_t m = M; m < round_up(M, VW); m++) z[m] = 1, top[m] = 0;
+    for (int64_t m = 0; m < M; m += VW) v_store(lse + m, v_load(top + m) + v_log(v_load(z + m)));
+    mm_apply(M, Dp, P, ld, V, Dp, O, Dp, plan.seen, 0);
+    for (int64_t m = 0; m < M; m++) {
+      float over = plan.visible[m] ? 1 / z[m] : 0;
+      cell_out(&lse_out, i + m, plan.visible[m] ? lse[m] : 0);
+      for (int64_t d = 0; d < Dp; d += VW) v_store(O + m * Dp + d, v_load(O + m * Dp + d) * over);
+    }
     unpack(&out, i, M, D, Dp, O);
   }
 }

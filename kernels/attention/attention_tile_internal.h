@@ -13,22 +13,35 @@
 
 /* ---- C (MR, NV VW) = or += A (MR, K) B (K, NV VW) ---- */
 
-/* A's element (m, k) at m lda + k, or transposed at k lda + m */
+/* A's element (m, k) at m lda + k, or transposed at k lda + m. the sums are twelve named variables: an array would not
+ * stay in registers outside the loop */
+#define SIX_ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
 INLINE void tile(const int MR, const int NV, const int transposed, int64_t K, const float *A, int64_t lda, const float *B,
                  int64_t ldb, float *C, int64_t ldc, int add) {
-  vf acc[ATTENTION_STRIP][2];
-  for (int m = 0; m < MR; m++)
-    for (int j = 0; j < NV; j++) acc[m][j] = add ? v_load(C + m * ldc + j * VW) : v_zero();
-  for (int64_t k = 0; k < K; k++) {
-    vf b[2];
-    for (int j = 0; j < NV; j++) b[j] = v_load(B + k * ldb + j * VW);
-    for (int m = 0; m < MR; m++) {
-      vf x = v_set1(transposed ? A[k * lda + m] : A[m * lda + k]);
-      for (int j = 0; j < NV; j++) acc[m][j] = v_fma(x, b[j], acc[m][j]);
-    }
+#define TILE_ZERO(m) vf p##m = v_zero(), q##m = v_zero();
+#define TILE_LOAD(m)                          \
+  if (m < MR) {                               \
+    p##m = v_load(C + m * ldc);               \
+    if (NV > 1) q##m = v_load(C + m * ldc + VW); \
   }
-  for (int m = 0; m < MR; m++)
-    for (int j = 0; j < NV; j++) v_store(C + m * ldc + j * VW, acc[m][j]);
+#define TILE_STEP(m)                                               \
+  if (m < MR) {                                                    \
+    vf x = v_set1(transposed ? A[k * lda + m] : A[m * lda + k]);   \
+    p##m = v_fma(x, left, p##m);                                   \
+    if (NV > 1) q##m = v_fma(x, right, q##m);                      \
+  }
+#define TILE_STORE(m)                         \
+  if (m < MR) {                               \
+    v_store(C + m * ldc, p##m);               \
+    if (NV > 1) v_store(C + m * ldc + VW, q##m); \
+  }
+  SIX_ROWS(TILE_ZERO)
+  if (add) { SIX_ROWS(TILE_LOAD) }
+  for (int64_t k = 0; k < K; k++) {
+    vf left = v_load(B + k * ldb), right = NV > 1 ? v_load(B + k * ldb + VW) : v_zero();
+    SIX_ROWS(TILE_STEP)
+  }
+  SIX_ROWS(TILE_STORE)
 }
 
 typedef void (*tile_fn)(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc, int add);
@@ -102,7 +115,8 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
-/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero */
+/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero. heads lie side by side, so the one after this is asked for
+ * on the way: it is what the next unit packs, and the stride between rows is too long for the hardware to guess */
 static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
@@ -111,6 +125,7 @@ static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, in
   for (int64_t i = 0; i < n; i++, to += Dp) {
     const float *from = v->at + (i0 + i) * v->row;
     if (v->col == 1) {
+      for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(from + D + d);
       int64_t d = 0;
       for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d));
       if (d < D) v_store(to + d, v_load_n(from + d, D - d));
