@@ -30,13 +30,14 @@ int ck_check(int ok, const char *format, ...) {
   }
   ck_failed++;
   if (shown++ < SHOWN || ck_option.verbose) {
+    FILE *to = ck_option.to_stderr ? stderr : stdout;
     va_list list;
-    printf("  RED %s: ", where);
+    fprintf(to, "  RED %s: ", where);
     va_start(list, format);
-    vprintf(format, list);
+    vfprintf(to, format, list);
     va_end(list);
-    printf("\n");
-    fflush(stdout);
+    fprintf(to, "\n");
+    fflush(to);
   }
   return 0;
 }
@@ -153,7 +154,7 @@ long ck_check_op(const mica_op *op, int only_case) {
   for (int i = 0; i < op->n_cases; i++)
     if (only_case == -1 || only_case == i) check_case(op, &op->cases[i]);
   if (shown > SHOWN && !ck_option.verbose)
-    printf("  ... and %ld more (--verbose shows all)\n", shown - SHOWN);
+    fprintf(ck_option.to_stderr ? stderr : stdout, "  ... and %ld more (--verbose shows all)\n", shown - SHOWN);
   return ck_failed - before;
 }
 

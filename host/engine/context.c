@@ -1,9 +1,5 @@
 #include "device/context.h"
 
-#pragma weak micah_register_families
-#pragma weak micah_register_models
-#pragma weak micah_register_losses
-
 /* the one place that knows all layers: a context with every built-in */
 mica_status mica_context_create(const mica_context_options *options, mica_context **out) {
   static mica_status (*const lists[])(mica_context *) = { micah_register_families, micah_register_models,
@@ -11,7 +7,7 @@ mica_status mica_context_create(const mica_context_options *options, mica_contex
   mica_status status = micah_context_new(options, out);
   if (status < 0) return status;
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
-    status = lists[i] ? lists[i](*out) : MICA_OK;
+    status = lists[i](*out);
     if (status < 0) {
       mica_context_destroy(*out);
       *out = NULL;
