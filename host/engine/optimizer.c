@@ -37,7 +37,7 @@ mica_status micah_optimizer_create(const micah_job *job, const micah_graph *grap
   memset(o, 0, sizeof *o);
   o->job = job, o->count = graph->params, o->n_sums = micak_norm2_count(graph->params);
   size_t bytes = (size_t)o->count * sizeof(float);
-  int64_t runs;
+  int64_t runs = 0;
   mica_status status = make_runs(graph, NULL, &runs);
   if (status >= 0) {
     o->params = micah_alloc(c, bytes, "parameters");
