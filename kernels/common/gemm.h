@@ -25,11 +25,11 @@ enum {
   GEMM_KB = 256     /* terms of a block: fixed, it shows in the bits */
 };
 
-/* c (mr x nv VW) = or += A (mr x kc) times a panel. a[i]: row i of A, its terms `step` apart. */
+/* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, terms `step` apart. */
 #define GEMM_UNROLL _Pragma("GCC unroll 16")
 static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a,
-                                                                 int64_t step, const float *b, float *c, int64_t ldc,
-                                                                 int add) {
+                                                                 int64_t step, const float *b, int64_t ldb, float *c,
+                                                                 int64_t ldc, int add) {
   vf sum[GEMM_MR][2];
   const float *row[GEMM_MR];
   GEMM_UNROLL
@@ -37,7 +37,7 @@ static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv,
     sum[i][0] = sum[i][1] = v_zero();
     row[i] = a[i];
   }
-  for (int64_t k = 0, at = 0; k < kc; k++, at += step, b += GEMM_NR) {
+  for (int64_t k = 0, at = 0; k < kc; k++, at += step, b += ldb) {
     vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
     GEMM_UNROLL
     for (int i = 0; i < mr; i++) {
@@ -71,18 +71,18 @@ static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv,
 #define GEMM_EACH_MR(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #endif
 #define GEMM_TILE_PAIR(mr)                                                                                          \
-  static void gemm_tile_##mr##_1(int64_t kc, const float *const *a, int64_t step, const float *b, float *c,         \
-                                 int64_t ldc, int add) {                                                            \
-    gemm_tile_body(mr, 1, kc, a, step, b, c, ldc, add);                                                             \
+  static void gemm_tile_##mr##_1(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
+                                 float *c, int64_t ldc, int add) {                                                  \
+    gemm_tile_body(mr, 1, kc, a, step, b, ldb, c, ldc, add);                                                        \
   }                                                                                                                 \
-  static void gemm_tile_##mr##_2(int64_t kc, const float *const *a, int64_t step, const float *b, float *c,         \
-                                 int64_t ldc, int add) {                                                            \
-    gemm_tile_body(mr, 2, kc, a, step, b, c, ldc, add);                                                             \
+  static void gemm_tile_##mr##_2(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
+                                 float *c, int64_t ldc, int add) {                                                  \
+    gemm_tile_body(mr, 2, kc, a, step, b, ldb, c, ldc, add);                                                        \
   }
 GEMM_EACH_MR(GEMM_TILE_PAIR)
 #define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
-typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, float *c, int64_t ldc,
-                             int add);
+typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb, float *c,
+                             int64_t ldc, int add);
 /* by rows - 1, and by whether more than VW columns count */
 static const gemm_tile_fn gemm_tile[GEMM_MR][2] = { GEMM_EACH_MR(GEMM_TILE_ROW) };
 
@@ -165,15 +165,22 @@ static inline void gemm_pack_wide(float *out, const float *from, int64_t sk, int
     gemm_pack(out, from + j * sn, sk, sn, kc, nn - j < GEMM_NR ? nn - j : GEMM_NR);
 }
 
-/* c (m x nn, rows ldc apart) = or += rows times one packed panel; a[i] row i of A. ldc must leave room for GEMM_NR
- * columns (VW when nn <= VW). */
+/* B can be read where it lies: columns side by side in whole vectors, small enough to stay in the first cache, and too
+ * few rows to be worth a copy. the choice does not show in the bits. */
+static inline int gemm_in_place(int64_t m, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
+  return sn == 1 && nn % VW == 0 && m <= 64 && kc * sk <= 4096;
+}
+
+/* c (m x nn, rows ldc apart) = or += rows times B (a panel, or in place); a[i] row i of A, read from `shift` on. ldc must
+ * leave room for GEMM_NR columns (VW when nn <= VW). */
 static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,
-                              const float *panel, float *c, int64_t ldc, int add) {
+                              const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
   const float *row[GEMM_MR];
-  for (int64_t i = 0; i < m; i += GEMM_MR) {
-    int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
+  for (int64_t i = 0, mr; i < m; i += mr) {
+    int64_t left = m - i;
+    mr = left < GEMM_MR ? left : left > GEMM_MR && left < 2 * GEMM_MR ? (left + 1) / 2 : GEMM_MR; /* no thin last tile */
     for (int64_t q = 0; q < mr; q++) row[q] = a[i + q] + shift;
-    gemm_tile[mr - 1][nn > VW](kc, row, step, panel, c + i * ldc, ldc, add);
+    gemm_tile[mr - 1][nn > VW](kc, row, step, b, ldb, c + i * ldc, ldc, add);
   }
 }
 

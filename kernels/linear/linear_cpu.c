@@ -148,10 +148,12 @@ static void multiply_tile(const term *terms, int count, int64_t n, int64_t from,
     const term *t = &terms[s];
     for (int64_t k = 0; k < t->K; k += GEMM_KB, written = 1) {
       int64_t kc = t->K - k < GEMM_KB ? t->K - k : GEMM_KB;
-      gemm_pack_wide(panels, t->w + k * t->sk + from * t->sn, t->sk, t->sn, kc, nn);
+      const float *w = t->w + k * t->sk + from * t->sn;
+      int in_place = gemm_in_place(n, t->sk, t->sn, kc, nn);
+      if (!in_place) gemm_pack_wide(panels, w, t->sk, t->sn, kc, nn);
       for (int64_t j = 0; j < nn; j += GEMM_NR)
-        gemm_panel(n, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, t->a, k, 1, panels + j * GEMM_KB, c + j, LINEAR_COLS,
-                   written);
+        gemm_panel(n, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, t->a, k, 1, in_place ? w + j : panels + j * GEMM_KB,
+                   in_place ? t->sk : GEMM_NR, c + j, LINEAR_COLS, written);
     }
   }
   if (!written) memset(c, 0, (size_t)(n * LINEAR_COLS) * sizeof *c);

@@ -146,11 +146,32 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
           for (int64_t q = 0; q < 4 && next < kc; q++, next++)
             if (x[next]) prefetch_row(x[next] + j + GEMM_WIDE, GEMM_WIDE);
         for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
-        gemm_tile[mr - 1][right](kc, rows, GEMM_MR, u->panels + p * GEMM_KB, u->w + i * W_LD + j + p, W_LD, *written);
+        gemm_tile[mr - 1][right](kc, rows, GEMM_MR, u->panels + p * GEMM_KB, GEMM_NR, u->w + i * W_LD + j + p, W_LD,
+                                 *written);
       }
     }
   }
   *written = 1;
+}
+
+/* a block of few rows of one task, all in place: dz and x are read where they lie. returns 0 when they do not */
+static int add_small(const block *u, int s, int64_t longest, const int32_t *offsets, int *written) {
+  const mica_linear_args *a = u->a;
+  int64_t kc = micak_rows(offsets, u->begin, longest);
+  if (u->end - u->begin != 1 || !u->n_in || !u->x[s] || u->n_in % VW || kc < 1 || kc > 64) return 0;
+  task_planes p = planes_of(a, &u->dz[s], u->begin);
+  micak_plane x = micak_plane_rows(u->x[s], a->x.offsets, u->begin);
+  if (!p.ready.at || p.ready.col != 1 || !x.at || x.col != 1) return 0;
+  const float *dz = p.ready.at + u->out, *rows[LINEAR_TERMS];
+  if (u->want_b && s == 0) {
+    for (int64_t k = 0; k < kc; k++) rows[k] = dz + k * p.ready.row;
+    sum_rows(rows, kc, u->n_out, u->b);
+  }
+  for (int64_t i = 0; i < u->n_out; i++) rows[i] = dz + i;
+  for (int64_t j = 0; j < u->n_in; j += GEMM_NR)
+    gemm_panel(u->n_out, u->n_in - j, kc, rows, 0, p.ready.row, x.at + u->in + j, x.row, u->w + j, W_LD, *written);
+  *written = 1;
+  return 1;
 }
 
 static void run_block(const block *u, const int32_t *offsets, int64_t longest) {
@@ -159,8 +180,9 @@ static void run_block(const block *u, const int32_t *offsets, int64_t longest) {
   const float *dz[LINEAR_TERMS];
   float *x[LINEAR_TERMS];
   int written = 0;
-  if (u->want_b) memset(u->b, 0, (size_t)u->n_out * sizeof(float));
+  if (u->want_b) memset(u->b, 0, (LINEAR_OUT + 16) * sizeof(float));
   for (int s = 0; s < u->n_terms; s++) {
+    if (add_small(u, s, longest, offsets, &written)) continue;
     int64_t kc = 0, xcol = u->x[s] ? u->x[s]->stride[1] : 1;
     for (int64_t b = u->begin; b < u->end; b++) {
       int64_t R = micak_rows(offsets, b, longest);

@@ -42,7 +42,7 @@ static inline int64_t linear_row_floats(const mica_linear_args *a) {
 
 /* floats of scratch of the parameter phases; 12: the widest tile */
 enum { LINEAR_PARAM_FLOATS = LINEAR_PANEL + (LINEAR_OUT + 12) * (LINEAR_IN + LINEAR_TERMS + 16) +
-                             LINEAR_TERMS * LINEAR_OUT + LINEAR_OUT };
+                             LINEAR_TERMS * LINEAR_OUT + LINEAR_OUT + 16 };
 
 /* slot groups as in rows.h, without a walk over the tasks where there are no slots */
 static inline int64_t linear_groups(const mica_wire *w, int64_t tasks) {

@@ -26,10 +26,12 @@ static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m
   for (int64_t i = 0; i < m; i++) rows[i] = A.at + (i0 + i) * A.row;
   for (int64_t k = 0; k < K; k += GEMM_KB) {
     int64_t kc = K - k < GEMM_KB ? K - k : GEMM_KB;
-    gemm_pack_wide(s->panels, B.at + k * B.row + j0 * B.col, B.row, B.col, kc, nn);
+    const float *b = B.at + k * B.row + j0 * B.col;
+    int in_place = gemm_in_place(m, B.row, B.col, kc, nn);
+    if (!in_place) gemm_pack_wide(s->panels, b, B.row, B.col, kc, nn);
     for (int64_t j = 0; j < nn; j += GEMM_NR)
-      gemm_panel(m, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, rows, k * A.col, A.col, s->panels + j * GEMM_KB, s->c + j,
-                 MATMUL_COLS, *written);
+      gemm_panel(m, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, rows, k * A.col, A.col,
+                 in_place ? b + j : s->panels + j * GEMM_KB, in_place ? B.row : GEMM_NR, s->c + j, MATMUL_COLS, *written);
     *written = 1;
   }
 }
