@@ -126,9 +126,9 @@ typedef struct integrand {
   double scale;                  /* log of the largest mass, taken out */
 } integrand;
 
-/* log of the mass of exp(-q (A - middle)^2 / 2) over A in [lo, hi], and the mean of A. integrated over the part within
+/* the same where the Gaussian is nearly flat over [lo, hi], or only its far tail is inside: integrated over the part within
  * e^-30 of the largest value, in two panels that meet there, to a relative 1e-11. */
-static double amplitude_mass(double middle, double q, double lo, double hi, double *mean) {
+static double amplitude_panels(double middle, double q, double lo, double hi, double *mean) {
   double peak = middle < lo ? lo : middle > hi ? hi : middle, mass = 0, first = 0;
   for (int side = -1; side <= 1; side += 2) {
     /* exponent(peak) - exponent(peak + side t) = slope t + q t^2 / 2, with slope >= 0 where there is room */
@@ -145,6 +145,19 @@ static double amplitude_mass(double middle, double q, double lo, double hi, doub
   }
   *mean = peak + first / mass;
   return log(mass) - 0.5 * q * (peak - middle) * (peak - middle);
+}
+
+/* log of the mass of exp(-q (A - middle)^2 / 2) over A in [lo, hi], and the mean of A: the cut Gaussian in closed form
+ * wherever the difference of the two tails keeps its digits */
+static double amplitude_mass(double middle, double q, double lo, double hi, double *mean) {
+  double width = sqrt(q), a = width * (lo - middle), b = width * (hi - middle);
+  /* on the side where both tails are small */
+  double flip = a + b < 0 ? -1 : 1, near = flip > 0 ? a : -b, far = flip > 0 ? b : -a;
+  if ((b - a) * (near > 1 ? near : 1) < 0.1 || near > 30) return amplitude_panels(middle, q, lo, hi, mean);
+  double tail = 0.5 * (erfc(near * 0.70710678118654752440) - erfc(far * 0.70710678118654752440));
+  double edge = 0.39894228040143267794 * (exp(-0.5 * near * near) - exp(-0.5 * far * far));
+  *mean = middle + flip * edge / (tail * width);
+  return log(2.50662827463100050242 * tail / width);
 }
 
 /* log of the posterior mass at one phase, up to a constant, and its moments. along the direction d of the phase the rows
@@ -181,6 +194,7 @@ static moments panel(const integrand *g, double a, double b) {
 /* halve a panel until its halves agree with it */
 static void refine(const integrand *g, double a, double b, moments whole, int depth, moments *total) {
   double mid = 0.5 * (a + b);
+  if (whole.mass < 1e-14 * total->mass) return; /* far from the peak; panels near it came first */
   moments left = panel(g, a, mid), right = panel(g, mid, b);
   double error = fabs(left.mass + right.mass - whole.mass) + fabs(left.u + right.u - whole.u) +
                  fabs(left.v + right.v - whole.v);
@@ -196,7 +210,7 @@ static void refine(const integrand *g, double a, double b, moments whole, int de
 static double climb(const integrand *g, double a, double b, double *where) {
   const double ratio = 0.61803398874989484820;
   double x = b - ratio * (b - a), y = a + ratio * (b - a), fx = phase_mass(g, x, NULL), fy = phase_mass(g, y, NULL);
-  for (int i = 0; i < 48; i++) {
+  for (int i = 0; i < 28; i++) {
     if (fx > fy) b = y, y = x, fy = fx, x = b - ratio * (b - a), fx = phase_mass(g, x, NULL);
     else a = x, x = y, fx = fy, y = a + ratio * (b - a), fy = phase_mass(g, y, NULL);
   }
@@ -207,7 +221,7 @@ static double climb(const integrand *g, double a, double b, double *where) {
 /* posterior mean of (u, v) with noise. the mass over the phase is smooth but may be far narrower than a fixed grid: its
  * maxima are found by a scan and a search, panels shrink geometrically towards each, and each is refined to 1e-9. */
 static void posterior_noisy(const micah_least_squares *ls, const config *c, double *u, double *v) {
-  enum { SCAN = 96, GRADED = 12 };
+  enum { SCAN = 96, GRADED = 6 };
   integrand g = { ls, 1 / (c->noise * c->noise), c->amplitude_low, c->amplitude_high, 0 };
   double value[SCAN + 1], peak[SCAN], height[SCAN];
   int peaks = 0;
@@ -231,7 +245,7 @@ static void posterior_noisy(const micah_least_squares *ls, const config *c, doub
     for (int side = 0; side < 2; side++) {
       double length = side ? to - peak[k] : from - peak[k], near = 0;
       for (int j = GRADED; j >= 0; j--) {
-        double far = ldexp(length, -j), a = peak[k] + (side ? near : far), b = peak[k] + (side ? far : near);
+        double far = ldexp(length, -2 * j), a = peak[k] + (side ? near : far), b = peak[k] + (side ? far : near);
         if (b > a) refine(&g, a, b, panel(&g, a, b), 20, &total);
         near = far;
       }

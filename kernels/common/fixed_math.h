@@ -51,11 +51,15 @@ static inline void micak_fixed_sincos_small(double x, double *sine, double *cosi
   *cosine = w + (((1.0 - w) - half) + z * rc);
 }
 
-/* rotate (sin, cos) by `quarter` quarter turns */
+/* rotate (sin, cos) by `quarter` quarter turns; on bits, as a random quarter is a branch that no predictor learns */
 static inline void micak_fixed_quarter(uint32_t quarter, double *sine, double *cosine) {
-  double s = *sine, c = *cosine, p = (quarter & 1u) ? c : s, q = (quarter & 1u) ? -s : c;
-  *sine = (quarter & 2u) ? -p : p;
-  *cosine = (quarter & 2u) ? -q : q;
+  uint64_t s, c, swap = 0u - (uint64_t)(quarter & 1u), sign = (uint64_t)(quarter & 2u) << 62;
+  memcpy(&s, sine, sizeof s);
+  memcpy(&c, cosine, sizeof c);
+  uint64_t mixed = (s ^ c) & swap, negate = sign ^ ((uint64_t)(quarter & 1u) << 63);
+  s = s ^ mixed ^ sign, c = c ^ mixed ^ negate;
+  memcpy(sine, &s, sizeof s);
+  memcpy(cosine, &c, sizeof c);
 }
 
 /* sine and cosine of x radians, |x| <= 1e5: reduction by pi/2 in three parts (Cody and Waite) */
