@@ -13,8 +13,8 @@
  * (or their one row). at a kink the derivative is that of relu'(0) = 0, abs'(0) = 0, clip' = 1 on its ends, and minimum and
  * maximum give the whole cotangent to a where a = b.
  * unary outputs may be an input's own memory (x.v and y.v, x.d and y.d, ...) when layouts are equal and nothing is added.
- * row-local unless an output wire sums over tasks or over broadcast rows. fp32 kernels compute in fp32; sums over rows go
- * by blocks of 64 rows, then blocks in order, then tasks in order, whatever the number of threads.
+ * row-local unless an output wire sums over tasks or over broadcast rows. fp32 kernels compute in fp32; the cotangent of a
+ * broadcast operand sums in double, columns, then rows, then tasks in order, whatever the number of threads.
  * cost: one read of each wire read and one write of each wire written; 1 to 40 flop an element.
  * example: relu of (-1, 2) is (0, 2); with tangent (2, 2) y.t = (0, 2); with cotangent (3, 3) x.d = (0, 3). */
 #ifndef MICA_OPS_ELEMENTWISE_H

@@ -11,7 +11,7 @@
 #include "common/rows.h"
 #include "common/simd.h"
 
-enum { MAP_CHUNK = 512, MAP_COLUMNS = 32, MAP_BLOCK = 64, MAP_INPUTS = 7 };
+enum { MAP_CHUNK = 512, MAP_COLUMNS = 32, MAP_INPUTS = 7 };
 enum { MAP_NONE, MAP_LOCAL, MAP_TASKS, MAP_ROWS };
 
 /* out[0, n) from in[k][0, n) */
@@ -98,23 +98,25 @@ static inline void map_block(const map_job *job, const map_task *task, int64_t r
   job->fn(job->args, n, in, out);
 }
 
-/* sum of n floats: VW chains, then across */
-static inline float map_sum(const float *x, int64_t n) {
-  vf s = v_zero();
+/* sums of few terms cancel, so they are kept in double: VW chains, then across */
+static inline void map_sum_into(double lane[VW], const float *x, int64_t n) {
   int64_t i = 0;
-  for (; i + VW <= n; i += VW) s += v_load(x + i);
-  if (i < n) s += v_load_n(x + i, n - i);
-  return v_sum(s);
+  for (; i + VW <= n; i += VW)
+    for (int k = 0; k < VW; k++) lane[k] += (double)x[i + k];
+  for (int k = 0; i + k < n; k++) lane[k] += (double)x[i + k];
 }
 /* the sum of a whole row's results */
-static inline float map_row_sum(const map_job *job, const map_task *task, int64_t r) {
-  float block[MAP_CHUNK], sum = 0;
+static inline double map_row_sum(const map_job *job, const map_task *task, int64_t r) {
+  float  block[MAP_CHUNK];
+  double lane[VW] = { 0 };
   for (int64_t c = 0; c < job->C; c += MAP_CHUNK) {
     int64_t n = job->C - c < MAP_CHUNK ? job->C - c : MAP_CHUNK;
     map_block(job, task, r, c, n, block);
-    sum += map_sum(block, n);
+    map_sum_into(lane, block, n);
   }
-  return sum;
+  for (int half = VW / 2; half; half /= 2)
+    for (int k = 0; k < half; k++) lane[k] += lane[k + half];
+  return lane[0];
 }
 
 /* ---- LOCAL and TASKS ---- */
@@ -147,7 +149,7 @@ static inline mica_status map_rows(const void *args, int64_t b, int64_t r0, int6
   map_task task;
   map_enter(job, b, &task);
   if (job->out.cols == 1 && job->C != 1) {
-    for (int64_t r = r0; r < r1; r++) micak_put_cell(&out, r, map_row_sum(job, &task, r));
+    for (int64_t r = r0; r < r1; r++) micak_put_cell(&out, r, (float)map_row_sum(job, &task, r));
     return MICA_OK;
   }
   if (r1 - r0 > 1 && map_unbroken(job, &task, &out)) {
@@ -186,7 +188,8 @@ static inline void map_group(const map_job *job, int64_t g, int64_t block) {
   int64_t begin, end;
   int     whole = job->out.cols == job->C;   /* each column its own sum */
   int64_t c = block * MAP_COLUMNS, n = whole ? (job->C - c < MAP_COLUMNS ? job->C - c : MAP_COLUMNS) : 1;
-  float   sum[MAP_COLUMNS] = { 0 }, part[MAP_COLUMNS], row[MAP_COLUMNS];
+  float   row[MAP_COLUMNS];
+  double  sum[MAP_COLUMNS] = { 0 };
   micak_group(job->out.wire, job->B, g, &begin, &end);
   micak_plane out = micak_plane_rows(job->out.wire, NULL, begin);
   if (!out.at) return;
@@ -194,20 +197,18 @@ static inline void map_group(const map_job *job, int64_t g, int64_t block) {
     int64_t  rows = micak_rows(job->offsets, b, job->R);
     map_task task;
     map_enter(job, b, &task);
-    for (int64_t r0 = 0; r0 < rows; r0 += MAP_BLOCK) {
-      int64_t r1 = rows - r0 < MAP_BLOCK ? rows : r0 + MAP_BLOCK;
-      memset(part, 0, sizeof part);
-      for (int64_t r = r0; r < r1; r++) {
-        if (whole) map_block(job, &task, r, c, n, row);
-        else row[0] = map_row_sum(job, &task, r);
-        for (int64_t i = 0; i < n; i++) part[i] += row[i];
+    for (int64_t r = 0; r < rows; r++) {
+      if (!whole) {
+        sum[0] += map_row_sum(job, &task, r);
+        continue;
       }
-      for (int64_t i = 0; i < n; i++) sum[i] += part[i];
+      map_block(job, &task, r, c, n, row);
+      for (int64_t i = 0; i < n; i++) sum[i] += (double)row[i];
     }
   }
   for (int64_t i = 0; i < n; i++) {
     float *at = out.at + (c + i) * out.col;
-    *at = out.add ? *at + sum[i] : sum[i];
+    *at = (float)(out.add ? (double)*at + sum[i] : sum[i]);
   }
 }
 
