@@ -32,7 +32,7 @@ static inline float softmax_row(float *s, int64_t n, int64_t defined, float scal
 }
 
 static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
-                         float *scratch) {
+                         const ahead_list *ahead, float *scratch) {
   const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
   const int64_t g = attention_key_head(a, h), step = strip_rows(S);
   head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
@@ -50,8 +50,10 @@ static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int
     pack(&q, i, M, D, Dp, Q);
     mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
     float z[MOST_ROWS], top[MOST_ROWS], lse[MOST_ROWS];
-    for (int64_t m = 0; m < M; m++)
+    for (int64_t m = 0; m < M; m++) {
+      ahead_row(ahead, i + m, D);
       z[m] = softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], scale, &top[m]);
+    }
     for (int64_t m = M; m < round_up(M, VW); m++) z[m] = 1, top[m] = 0;
     for (int64_t m = 0; m < M; m += VW) v_store(lse + m, v_load(top + m) + v_log(v_load(z + m)));
     mm_apply(M, Dp, P, ld, V, Dp, O, Dp, plan.seen, 0);
@@ -85,7 +87,7 @@ static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined
 }
 
 static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
-                     float *scratch) {
+                     const ahead_list *ahead, float *scratch) {
   const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
   const int64_t g = attention_key_head(a, h), step = strip_rows(S);
   head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
@@ -117,6 +119,7 @@ static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t
     }
     if (k_moves) mm_scores(M, plan.most, Dp, Q, Dp, Kt_t, ld, P_t, ld, plan.cols, 1);
     for (int64_t m = 0; m < M; m++) {
+      ahead_row(ahead, i + m, D);
       float lse_t = tangent_row(P + m * ld, P_t + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP],
                                 scale, scale_t, cell_in(&lse_in, i + m));
       cell_out(&lse_out, i + m, lse_t);
@@ -128,7 +131,20 @@ static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t
 }
 
 typedef void (*down_fn)(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
-                        float *scratch);
+                        const ahead_list *ahead, float *scratch);
+/* what unit (task, head) will pack, and the rows that it will write */
+static void look_ahead(ahead_list *list, const mica_attention_args *a, int face, int64_t b, int64_t h) {
+  int64_t T = micak_rows(a->q.offsets, b, a->T), S = micak_rows(a->k.offsets, b, a->S), g = attention_key_head(a, h);
+  ahead_of(list, &a->q.v, a->q.offsets, b, h, T);
+  ahead_of(list, &a->k.v, a->k.offsets, b, g, S);
+  ahead_of(list, &a->v.v, a->v.offsets, b, g, S);
+  ahead_of(list, face == MICA_JVP ? &a->out.t : &a->out.v, a->out.offsets, b, h, T);
+  if (face == MICA_FORWARD) return;
+  ahead_of(list, &a->q.t, a->q.offsets, b, h, T);
+  ahead_of(list, &a->k.t, a->k.offsets, b, g, S);
+  ahead_of(list, &a->v.t, a->v.offsets, b, g, S);
+}
+
 static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a, int face, down_fn unit, int64_t first,
                              int64_t count) {
   int64_t tiles_each = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE;
@@ -136,8 +152,10 @@ static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a
   for (int64_t u = first; u < first + count; u++) {
     int64_t i0 = u % tiles_each * ATTENTION_TILE, h = u / tiles_each % a->H, b = u / tiles_each / a->H;
     for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) {
-      int64_t T = micak_rows(a->q.offsets, task, a->T);
-      if (i0 < T) unit(a, task, h, i0, at_most(T, i0 + ATTENTION_TILE), T, exec->scratch);
+      int64_t T = micak_rows(a->q.offsets, task, a->T), next = task * a->H + h + 1;
+      ahead_list ahead = { .count = 0 };
+      if (tiles_each == 1 && !sums && next < a->B * a->H) look_ahead(&ahead, a, face, next / a->H, next % a->H);
+      if (i0 < T) unit(a, task, h, i0, at_most(T, i0 + ATTENTION_TILE), T, &ahead, exec->scratch);
     }
   }
   return MICA_OK;

@@ -14,6 +14,7 @@ typedef struct up_unit {
   float  *K, *Kt, *Vt, *dK, *dV, *Q, *dO, *dQ, *P, *dS;
   float  *K_t, *Kt_t, *Vt_t, *Q_t, *dO_t, *P_t, *dS_t;
   int     k_moves, v_moves, q_moves;
+  ahead_list ahead;                          /* the next unit's first query head */
 } up_unit;
 
 static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
@@ -129,6 +130,7 @@ static void backward_block(const up_unit *u, int64_t h, int64_t i, int64_t M, in
     mm_scores(M, plan.most, Dp, u->dO, Dp, u->Vt, ld, u->dS, ld, plan.cols, 0);
     row_terms t = { .scale = head_scale(a, u->b, h) };
     for (int64_t m = 0; m < M; m++) {
+      ahead_row(&u->ahead, i + m, u->D);
       t.n = plan.visible[m], t.defined = plan.defined[m / ATTENTION_STRIP], t.lse = cell_in(&lse, i + m);
       t.delta = head_dot(&dout, &out, i + m, u->D);
       if (a->scale.d.data) *scale_d += (double)backward_row(u->P + m * ld, u->dS + m * ld, &t, 1);
@@ -167,6 +169,7 @@ static void backward_jvp_block(const up_unit *u, int64_t h, int64_t i, int64_t M
     if (u->k_moves) mm_scores(M, plan.most, Dp, u->Q, Dp, u->Kt_t, ld, u->P_t, ld, plan.cols, 1);
     row_terms t = { .scale = head_scale(a, u->b, h), .scale_t = head_scale_t(a, u->b, h) };
     for (int64_t m = 0; m < M; m++) {
+      ahead_row(&u->ahead, i + m, u->D);
       t.n = plan.visible[m], t.defined = plan.defined[m / ATTENTION_STRIP];
       t.lse = cell_in(&lse, i + m), t.lse_t = cell_in(&lse_t, i + m);
       t.delta = head_dot(&dout, &out, i + m, u->D);
@@ -188,6 +191,26 @@ static void backward_jvp_block(const up_unit *u, int64_t h, int64_t i, int64_t M
   }
 }
 
+/* what unit (task, key head) will pack first, and the rows that it will write */
+static void look_ahead(ahead_list *list, const mica_attention_args *a, int64_t b, int64_t g, int second) {
+  int64_t T = micak_rows(a->q.offsets, b, a->T), S = micak_rows(a->k.offsets, b, a->S), h, end;
+  attention_query_heads(a, g, &h, &end);
+  if (h == end) return;
+  ahead_of(list, &a->k.v, a->k.offsets, b, g, S);
+  ahead_of(list, &a->v.v, a->v.offsets, b, g, S);
+  ahead_of(list, &a->q.v, a->q.offsets, b, h, T);
+  ahead_of(list, &a->out.v, a->out.offsets, b, h, T);
+  ahead_of(list, &a->out.d, a->out.offsets, b, h, T);
+  ahead_of(list, second ? &a->q.td : &a->q.d, a->q.offsets, b, h, T);
+  ahead_of(list, second ? &a->k.td : &a->k.d, a->k.offsets, b, g, S);
+  ahead_of(list, second ? &a->v.td : &a->v.d, a->v.offsets, b, g, S);
+  if (!second) return;
+  ahead_of(list, &a->q.t, a->q.offsets, b, h, T);
+  ahead_of(list, &a->k.t, a->k.offsets, b, g, S);
+  ahead_of(list, &a->v.t, a->v.offsets, b, g, S);
+  ahead_of(list, &a->out.td, a->out.offsets, b, h, T);
+}
+
 static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
   up_unit u = open_unit(a, b, g, scratch, second);
   head_view k = head_of(&a->k.v, a->k.offsets, b, g), v = head_of(&a->v.v, a->v.offsets, b, g);
@@ -196,6 +219,8 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
   head_view v_out = head_of(second ? &a->v.td : &a->v.d, a->v.offsets, b, g);
   const mica_wire *scale_wire = second ? &a->scale.td : &a->scale.d;
   int one_block = u.S <= u.block;
+  if (one_block && !attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD) && b * a->G + g + 1 < a->B * a->G)
+    look_ahead(&u.ahead, a, (b * a->G + g + 1) / a->G, (g + 1) % a->G, second);
   /* with several blocks of keys the q cotangents of all rows are summed in scratch; the block loop may run zero times */
   for (int64_t j = 0; j == 0 || j < u.S; j += u.block) {
     int64_t n = at_most(u.S - j, u.block);

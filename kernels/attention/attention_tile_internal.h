@@ -115,8 +115,7 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
-/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero. heads lie side by side, so the one after this is asked for
- * on the way: it is what the next unit packs, and the stride between rows is too long for the hardware to guess */
+/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero */
 static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
@@ -125,7 +124,6 @@ static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, in
   for (int64_t i = 0; i < n; i++, to += Dp) {
     const float *from = v->at + (i0 + i) * v->row;
     if (v->col == 1) {
-      for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(from + D + d);
       int64_t d = 0;
       for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d));
       if (d < D) v_store(to + d, v_load_n(from + d, D - d));
@@ -148,6 +146,31 @@ static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, 
     } else {
       for (int64_t d = 0; d < D; d++) to[d * v->col] = v->add ? to[d * v->col] + from[d] : from[d];
     }
+  }
+}
+
+/* heads of the next unit, asked for row by row while this one computes: rows are too far apart for the hardware to guess,
+ * and all at once they would wait for one another */
+enum { AHEAD = 12 };
+typedef struct ahead_list {
+  const char *at[AHEAD];
+  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many */
+  int         count;
+} ahead_list;
+static inline void ahead_of(ahead_list *list, const mica_wire *w, const int32_t *offsets, int64_t b, int64_t head,
+                            int64_t rows) {
+  head_view v = head_of(w, offsets, b, head);
+  if (!v.at || list->count == AHEAD) return;
+  list->at[list->count] = (const char *)v.at;
+  list->row[list->count] = v.row * (int64_t)sizeof(float);
+  list->rows[list->count++] = rows;
+}
+/* row i of each; a place is asked for, never read */
+static inline void ahead_row(const ahead_list *list, int64_t i, int64_t D) {
+  for (int k = 0; k < list->count; k++) {
+    if (i >= list->rows[k]) continue;
+    const char *at = list->at[k] + i * list->row[k];
+    for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(at + d * (int64_t)sizeof(float));
   }
 }
 
