@@ -133,7 +133,10 @@ static inline vm v_ge(vf a, vf b) { return v_le(b, a); }
 static inline vf v_keep(vm mask, vf x) { return v_select(mask, x, v_zero()); }
 static inline vm v_isnan(vf x) { return v_ne(x, x); }
 
-/* ---- arithmetic: +, -, *, / are the operators; x * y + z below is one rounding where the machine can ---- */
+/* ---- arithmetic: +, -, *, / are the operators. write v_fma in a * b + c * d: the compiler may fuse either product, and not
+ * the same one in a loop and in its tail ---- */
+
+/* a b + c, rounded once where the machine can */
 
 #if defined(MICAK_ISA_AVX512)
 static inline vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -147,7 +150,14 @@ static inline vf v_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
 static inline vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 static inline vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 #else
-static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf v_fma(vf a, vf b, vf c) {
+#if defined(__FP_FAST_FMAF)
+  for (int i = 0; i < VW; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
 static inline vf v_sqrt(vf x) {
   for (int i = 0; i < VW; i++) x[i] = sqrtf(x[i]);
   return x;

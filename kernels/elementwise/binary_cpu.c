@@ -60,15 +60,17 @@ static void binary_phase(const mica_binary_args *a, int bits, int face, const ma
     return MICA_OK;                                                                        \
   }
 #define BINARY_IF(name, bit, value) ((int)reads_##name & (bit) ? (value) : v_zero())
+/* sums of two products by v_fma: the compiler's own choice could differ between a loop and its tail */
+#define BINARY_TD(name, f, fa, fb)                                                                  \
+  ((int)reads_##name & BINARY_SECOND ? v_fma(f, td, v_fma(fa, ta, (fb) * tb) * d)                   \
+                                     : BINARY_IF(name, BINARY_FIRST, (f) * td))
 #define BINARY_CPU(name, bits, e, ea, eb, eaa, eab, ebb, w, wa, wb, waa, wab, wbb)                                  \
   BINARY_FN(name##_forward_v, w)                                                                                    \
   BINARY_FN(name##_backward_a, BINARY_IF(name, BINARY_FIRST, (wa) * d))                                             \
   BINARY_FN(name##_backward_b, BINARY_IF(name, BINARY_FIRST, (wb) * d))                                             \
-  BINARY_FN(name##_jvp_v, BINARY_IF(name, BINARY_FIRST, (wa) * ta + (wb) * tb))                                     \
-  BINARY_FN(name##_backward_jvp_a, BINARY_IF(name, BINARY_FIRST, (wa) * td) +                                       \
-                                       BINARY_IF(name, BINARY_SECOND, ((waa) * ta + (wab) * tb) * d))               \
-  BINARY_FN(name##_backward_jvp_b, BINARY_IF(name, BINARY_FIRST, (wb) * td) +                                       \
-                                       BINARY_IF(name, BINARY_SECOND, ((wab) * ta + (wbb) * tb) * d))               \
+  BINARY_FN(name##_jvp_v, BINARY_IF(name, BINARY_FIRST, v_fma(wa, ta, (wb) * tb)))                                     \
+  BINARY_FN(name##_backward_jvp_a, BINARY_TD(name, wa, waa, wab))                                                   \
+  BINARY_FN(name##_backward_jvp_b, BINARY_TD(name, wb, wab, wbb))                                                   \
   BINARY_DOWN(name, forward, MICA_FORWARD, name##_forward_v_n)                                                      \
   BINARY_DOWN(name, jvp, MICA_JVP, name##_jvp_v_n)                                                                  \
   BINARY_UP(name, backward, MICA_BACKWARD, name##_backward_a_n, name##_backward_b_n)                                \

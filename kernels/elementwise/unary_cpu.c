@@ -3,6 +3,9 @@
 #include "elementwise/map_internal.h"
 #include "elementwise/unary_internal.h"
 
+/* sums of two products are written with v_fma: left to the compiler, which of the two is fused could differ between a
+ * loop and its tail */
+
 static inline vf v_sigmoid_1(vf y) { return y * (1.0f - y); }
 static inline vf v_silu_1(vf x) {
   vf g = v_sigmoid(x);
@@ -22,12 +25,12 @@ static inline vf v_gelu(vf x, int64_t approx) {
 static inline vf v_gelu_1(vf x, int64_t approx) {
   if (!approx) return v_normal_cdf(x) + x * v_normal_pdf(x);
   vf h = gelu_tanh(x);
-  return 0.5f * (1.0f + h) + 0.5f * x * (1.0f - h * h) * gelu_slope(x);
+  return v_fma(0.5f * x * (1.0f - h * h), gelu_slope(x), 0.5f * (1.0f + h));
 }
 static inline vf v_gelu_2(vf x, int64_t approx) {
   if (!approx) return v_normal_pdf(x) * (2.0f - x * x);
   vf h = gelu_tanh(x), u1 = gelu_slope(x);
-  return (1.0f - h * h) * (u1 + x * (0.107032224f * x - h * u1 * u1));
+  return (1.0f - h * h) * (u1 + x * v_fma(-h * u1, u1, 0.107032224f * x));
 }
 
 enum { UNARY_S, UNARY_XT, UNARY_YD, UNARY_YTD, UNARY_INPUTS };
@@ -80,7 +83,7 @@ static void unary_run(const mica_unary_args *a, int from, uint32_t reads, int fo
   UNARY_FN(name##_forward_v, name##_v(a, s))                                                                 \
   UNARY_FN(name##_backward_v, order ? (w1) * d : v_zero())                                                   \
   UNARY_FN(name##_jvp_v, order ? (w1) * t : v_zero())                                                        \
-  UNARY_FN(name##_backward_jvp_v, order > 1 ? (w1) * td + (w2) * (t * d) : order ? (w1) * td : v_zero())     \
+  UNARY_FN(name##_backward_jvp_v, order > 1 ? v_fma(w1, td, (w2) * (t * d)) : order ? (w1) * td : v_zero())     \
   UNARY_FACE(name, forward, 1, 1, y, v)                                                                      \
   UNARY_FACE(name, backward, 0, order ? 1 | 4 : 0, x, d)                                                     \
   UNARY_FACE(name, jvp, 0, order ? 1 | 2 : 0, y, t)                                                          \
