@@ -18,6 +18,7 @@ static const char usage[] =
     "  --values         worked examples and golden values only\n"
     "  --quick          fewer layouts\n"
     "  --slow           also slow cases, and the full shapes of the benchmark\n"
+    "  --stop           at the first red\n"
     "  --list           operations, cases and kernels\n"
     "  --verbose        every residual\n";
 
@@ -69,6 +70,7 @@ int main(int argc, char **argv) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
     if (!strcmp(name, "--list")) list = 1;
     else if (!strcmp(name, "--verbose")) o.verbose = 1;
+    else if (!strcmp(name, "--stop")) o.stop = 1;
     else if (!strcmp(name, "--values")) o.only_case = -2;
     else if (!strcmp(name, "--quick")) o.quick = 1;
     else if (!strcmp(name, "--slow")) o.slow = 1;

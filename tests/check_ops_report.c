@@ -38,6 +38,7 @@ int ck_check(int ok, const char *format, ...) {
     va_end(list);
     fprintf(to, "\n");
     fflush(to);
+    if (ck_option.stop) exit(1);
   }
   return 0;
 }

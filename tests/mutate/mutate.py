@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Plants the faults of table.py, one at a time, in a copy of the kernels and demands that check_ops turns red.
+
+    mutate.py --build DIR --room layernorm [--room ...]   rooms or operations; --all for all
+Needs a build folder (Ninja) with check_ops built from these sources. Nothing in it, or in the sources, is changed.
+Exit code 1 when a fault survives, or when check_ops is red without any.
+"""
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from table import FAULTS  # noqa: E402
+
+SOURCES = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+
+
+def stop(message):
+    sys.exit("mutate.py: " + message)
+
+
+class Build:
+    """how the sources of check_ops are compiled and linked, from Ninja itself"""
+
+    def __init__(self, folder):
+        self.folder = os.path.abspath(folder)
+        done = subprocess.run(["ninja", "-C", self.folder, "-t", "commands", "check_ops"], capture_output=True, text=True)
+        if done.returncode:
+            stop(f"{folder}: {done.stderr.strip() or done.stdout.strip()}")
+        self.compile, self.link, self.graph = {}, None, {}
+        with open("/proc/cpuinfo") as file:
+            self.flags = set(next((w for w in file if w.startswith("flags")), "").split())
+        for line in done.stdout.splitlines():
+            words = shlex.split(line)
+            if "-c" in words and words[words.index("-c") + 1].endswith(".c"):
+                self.compile.setdefault(os.path.normpath(words[words.index("-c") + 1]), []).append(words)
+            elif "bin/check_ops" in words:
+                self.link = [w for w in words if w not in (":", "&&")]
+        if not self.link:
+            stop(f"{folder}: no check_ops there; configure with -DMICA_TESTS=ON and Ninja, then build it")
+
+    def affected(self, name):
+        """sources to compile again after a change in kernels/`name`: the file itself, or all that include it"""
+        kernels = os.path.join(SOURCES, "kernels")
+        if os.path.join(kernels, name) in self.compile:
+            return [os.path.join(kernels, name)]
+        changed, grown = {name}, True
+        while grown:
+            grown = False
+            for file, includes in self.includes(kernels).items():
+                if file not in changed and includes & changed:
+                    changed.add(file)
+                    grown = True
+        return [s for s in (os.path.join(kernels, f) for f in sorted(changed)) if s in self.compile]
+
+    def includes(self, kernels):
+        """kernels/ file -> kernels/ files that it includes"""
+        if not self.graph:
+            for folder, _, files in os.walk(kernels):
+                for file in files:
+                    path = os.path.join(folder, file)
+                    with open(path) as text:
+                        found = re.findall(r'^\s*#\s*include\s+"([^"]+)"', text.read(), re.M)
+                    beside = os.path.relpath(folder, kernels)
+                    self.graph[os.path.relpath(path, kernels)] = {
+                        os.path.normpath(os.path.join(base, i)) for i in found for base in (beside, "")}
+        return self.graph
+
+    def commands(self, source):
+        """one command of a source: kernels are compiled once an instruction set, the best one here is enough"""
+        sets = {"avx512": "MICAK_ISA=avx512", "avx2": "MICAK_ISA=avx2"}
+        for flag, define in sets.items():
+            if (flag if flag == "avx2" else "avx512dq") in self.flags:
+                best = [c for c in self.compile[source] if any(define in w for w in c)]
+                if best:
+                    return best
+        return self.compile[source][:1]
+
+    def check_ops(self, scratch, name, runner):
+        """check_ops with the copy's version of kernels/`name`; None when it does not compile"""
+        replaced, jobs = {}, []
+        for source in self.affected(name):
+            copy = os.path.join(scratch, os.path.relpath(source, SOURCES))
+            for words in self.commands(source):
+                words = list(words)
+                out = words[words.index("-o") + 1]
+                target = os.path.join(scratch, "objects", out)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                replaced[out] = target
+                words[words.index("-o") + 1] = target
+                words[words.index("-c") + 1] = copy
+                words = list(drop_depfile(words))
+                first = [f"-I{scratch}/kernels", f"-I{scratch}"]
+                words[words.index("-c"):words.index("-c")] = ["-w"]
+                at = next((i for i, w in enumerate(words) if w.startswith("-I")), 1)
+                words[at:at] = first
+                jobs.append(words)
+        for words in jobs:
+            done = runner(words)
+            if done.returncode:
+                return None
+        program = os.path.join(scratch, "check_ops")
+        words = [program if w == "bin/check_ops" else replaced.get(w, w) for w in self.link]
+        done = runner(words)
+        return program if done.returncode == 0 else None
+
+
+def drop_depfile(words):
+    skip = 0
+    for w in words:
+        if skip:
+            skip -= 1
+        elif w in ("-MF", "-MT"):
+            skip = 1
+        elif w != "-MD":
+            yield w
+
+
+def plant(text, old, new, which):
+    at = -1
+    for _ in range(which + 1):
+        at = text.find(old, at + 1)
+        if at < 0:
+            return None
+    return text[:at] + new + text[at + len(old):]
+
+
+def rooms_of(wanted):
+    """rooms by their own name or that of an operation in them"""
+    room_of = {}
+    with open(os.path.join(SOURCES, "kernels", "ops.def")) as file:
+        for line in file:
+            if line.startswith("MICA_OP("):
+                op, room = (w.strip() for w in line[len("MICA_OP("):line.index(")")].split(","))
+                room_of[op] = room
+    rooms = []
+    for name in wanted:
+        room = name if name in FAULTS else room_of.get(name)
+        if room not in FAULTS:
+            stop(f"no faults for '{name}'; rooms are {' '.join(FAULTS)}")
+        if room not in rooms:
+            rooms.append(room)
+    return rooms
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--room", action="append", default=[])
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if not options.all and not options.room:
+        parser.error("name a --room, or --all")
+    build = Build(options.build)
+    golden = os.path.join(SOURCES, "tests", "golden")
+
+    def runner(words):
+        return subprocess.run(words, cwd=build.folder, capture_output=True, text=True)
+
+    def check(program, ops):
+        command = [program, "--op", ops, "--quick", "--stop", "--golden", golden]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        if done.returncode == 0:
+            return ""
+        red = [line for line in done.stdout.splitlines() if line.startswith("  RED")]
+        return red[0].strip() if red else f"exit code {done.returncode}"
+
+    results, bad, clean = [], 0, {}
+    for room in rooms_of(options.room) if not options.all else FAULTS:
+        for fault in FAULTS[room]:
+            name, ops, old, new = fault[:4]
+            which = fault[4] if len(fault) > 4 else 0
+            start = time.time()
+            if ops not in clean:
+                clean[ops] = check(os.path.join(build.folder, "bin", "check_ops"), ops)
+                if clean[ops]:
+                    print(f"RED WITHOUT A FAULT {ops}: {clean[ops]}", file=sys.stderr)
+                    bad += 1
+            with tempfile.TemporaryDirectory(prefix="mica-mutate-") as scratch:
+                shutil.copytree(os.path.join(SOURCES, "kernels"), os.path.join(scratch, "kernels"))
+                path = os.path.join(scratch, "kernels", name)
+                with open(path) as file:
+                    text = plant(file.read(), old, new, which)
+                if text is None:
+                    verdict, why = "STALE", "the text is not there any more"
+                else:
+                    with open(path, "w") as file:
+                        file.write(text)
+                    program = build.check_ops(scratch, name, runner)
+                    why = check(program, ops) if program else "does not compile"
+                    verdict = "STALE" if not program else "caught" if why else "SURVIVED"
+            bad += verdict != "caught"
+            results.append({"room": room, "file": name, "ops": ops, "old": old, "new": new, "verdict": verdict, "by": why})
+            if not options.json:
+                print(f"{verdict:9} {name:32} {old.strip()[:60]!r}  ({time.time() - start:.1f} s)\n          {why[:200]}", flush=True)
+    caught = sum(r["verdict"] == "caught" for r in results)
+    if options.json:
+        print(json.dumps({"faults": results, "caught": caught, "failed": bad}))
+    else:
+        print(f"{caught} of {len(results)} faults caught, {bad} failed")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
