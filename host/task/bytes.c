@@ -15,15 +15,18 @@ typedef struct config {
   int64_t     mode, length, holdout, test_windows, sampling;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc) \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(path, MICA_KEY_PATH, NULL, 0, 0, NULL, "a folder, a file, a jsonl, tsv or csv file, or the json index of a file"),
   KEY(mode, MICA_KEY_CHOICE, "auto", 0, 0, MICAH_DOCUMENTS_MODES,
       "what a task is: by the path's ending; a whole file; a record (line); an entry of an index"),
-  KEY(data, MICA_KEY_STRING, "", 0, 0, NULL, "data file of an index, beside it; empty: the index's name ending in .txt"),
+  KEY(data, MICA_KEY_STRING, "", 0, 0, NULL,
+      "data file of an index, beside it; empty: the index's name ending in .txt"),
   KEY(field, MICA_KEY_STRING, "text", 0, 0, NULL,
       "records: the member or column that holds the text; a number is a column of a file without a header"),
-  KEY(split_field, MICA_KEY_STRING, "split", 0, 0, NULL, "the member or column that says train or test, where there is one"),
+  KEY(split_field, MICA_KEY_STRING, "split", 0, 0, NULL,
+      "the member or column that says train or test, where there is one"),
   KEY(name_fields, MICA_KEY_STRING, "code name id title", 0, 0, NULL, "members or columns that may name a document"),
   KEY(length, MICA_KEY_INT, "256", 1, 1 << 20, NULL, "context: most bytes of a sequence"),
   KEY(holdout, MICA_KEY_INT, "5", 2, 1e6, NULL,

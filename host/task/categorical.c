@@ -10,7 +10,8 @@ typedef struct config {
   double  alpha;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc) \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(symbols, MICA_KEY_INT, "2", 2, 1 << 20, NULL, "size of the alphabet; 2 is Bernoulli"),
   KEY(length, MICA_KEY_INT, "64", 1, 1 << 20, NULL, "symbols in a sequence"),

@@ -103,7 +103,8 @@ static mica_status whole_number(const char *path, int64_t entry, const cJSON *ob
   return MICA_OK;
 }
 
-static mica_status read_entry(const micah_documents_options *o, int64_t entry, const cJSON *object, micah_documents *d) {
+static mica_status read_entry(const micah_documents_options *o, int64_t entry, const cJSON *object,
+                              micah_documents *d) {
   int64_t start = 0, size = 0;
   char number[32];
   if (!cJSON_IsObject(object))
@@ -112,8 +113,9 @@ static mica_status read_entry(const micah_documents_options *o, int64_t entry, c
   if (status >= 0) status = whole_number(o->path, entry, object, "bytes", &size);
   if (status < 0) return status;
   if (start > d->text_size || size > d->text_size - start)
-    return mica_error(MICA_ERR_FORMAT, "%s: entry %lld: offset %lld + bytes %lld is past the end of the data file (%lld bytes)",
-                      o->path, (long long)entry, (long long)start, (long long)size, (long long)d->text_size);
+    return mica_error(MICA_ERR_FORMAT, "%s: entry %lld: offset %lld + bytes %lld is past the end of the data file "
+                      "(%lld bytes)", o->path, (long long)entry, (long long)start, (long long)size,
+                      (long long)d->text_size);
   const cJSON *split = cJSON_GetObjectItemCaseSensitive(object, o->split_field);
   if (split && !cJSON_IsString(split))
     return mica_error(MICA_ERR_FORMAT, "%s: entry %lld: %s must be a string, train or test", o->path, (long long)entry,
@@ -244,8 +246,9 @@ static mica_status assign_splits(const micah_documents_options *o, micah_documen
   if (d->count == 1) {
     micah_document *only = d->list;
     int64_t held = only->size / o->holdout;
-    if (held < 1) return mica_error(MICA_ERR_FORMAT, "%s: %lld bytes cannot be cut into training and test bytes", o->path,
-                                    (long long)only->size);
+    if (held < 1)
+      return mica_error(MICA_ERR_FORMAT, "%s: %lld bytes cannot be cut into training and test bytes", o->path,
+                        (long long)only->size);
     only->size -= held, only->split = MICA_SPLIT_TRAIN;
     return add(d, only->name, only->start + only->size, held, MICA_SPLIT_TEST);
   }

@@ -1,5 +1,5 @@
-/* documents.h: real bytes cut into documents: the files of a folder, one file, the records of a jsonl, tsv or csv file, or
- * the byte ranges of an index. */
+/* documents.h: real bytes cut into documents: the files of a folder, one file, the records of a jsonl, tsv or csv file,
+ * or the byte ranges of an index. */
 #ifndef MICAH_TASK_DOCUMENTS_H
 #define MICAH_TASK_DOCUMENTS_H
 
@@ -30,8 +30,8 @@ typedef struct micah_documents {
 } micah_documents;
 
 /* read all documents. splits come from the data where they have them ("train", "test", others are left out); else every
- * holdout-th document is a test document (the last one if there are fewer), and of a single document the last 1/holdout of
- * its bytes. zero-initialise *out. errors name path, line or entry, key, expected, got. */
+ * holdout-th document is a test document (the last one if there are fewer), and of a single document the last 1/holdout
+ * of its bytes. zero-initialise *out. errors name path, line or entry, key, expected, got. */
 mica_status micah_documents_open(const micah_documents_options *options, micah_documents *out);
 void        micah_documents_close(micah_documents *documents);
 

@@ -1,7 +1,7 @@
 /* least_squares.h: least squares over rows that arrive one by one, by Givens rotations in double.
  *
- * minimises sum_i (y_i - w.x_i)^2 + lambda |w|^2 after every row (Golub and Van Loan, Matrix Computations, 6.5.3 and 5.5):
- * the triangular factor R of the (augmented) rows is updated, never X'X, so no digits are lost by squaring. with
+ * minimises sum_i (y_i - w.x_i)^2 + lambda |w|^2 after every row (Golub and Van Loan, Matrix Computations, 6.5.3 and
+ * 5.5): the triangular factor R of the (augmented) rows is updated, never X'X, so no digits are lost by squaring. with
  * lambda = 0 and fewer independent rows than dimensions it is the solution of least norm: rows are expressed in an
  * orthonormal basis of their span (Gram and Schmidt, twice), where the problem has full rank. cost a row: O(dim^2). */
 #ifndef MICAH_TASK_LEAST_SQUARES_H

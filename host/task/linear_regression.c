@@ -15,7 +15,8 @@ typedef struct config {
   int64_t dim_start, dim_step, dim_every, points_start, points_step, points_every, curriculum_steps;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc) \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(dim, MICA_KEY_INT, "8", 1, MICAH_REGRESSION_MAX_DIM, NULL, "dimensions of x"),
   KEY(points, MICA_KEY_INT, "16", 1, 65536, NULL, "pairs (x, y) in a sequence; the last y is predicted too"),
@@ -74,8 +75,8 @@ static mica_status open_family(const mica_family_env *env, const void *settings,
     return mica_error(MICA_ERR_CONFIG, "family %s: points_start is %lld, expected at most points (%lld)", name,
                       (long long)c->points_start, (long long)c->points);
   if (c->test_from_pool && !c->pool)
-    return mica_error(MICA_ERR_CONFIG, "family %s: test_from_pool is yes but pool is 0; set pool to the number of tasks",
-                      name);
+    return mica_error(MICA_ERR_CONFIG, "family %s: test_from_pool is yes but pool is 0; set pool to a number of "
+                      "tasks", name);
   family *f = micah_alloc(env->context, sizeof *f, name);
   if (!f) return MICA_ERR_MEMORY;
   memset(f, 0, sizeof *f);
@@ -188,8 +189,8 @@ static void predict_least_squares(int64_t dim, double lambda, int64_t n, int64_t
   }
 }
 
-static mica_status predict_ols(const void *self, int64_t n, int64_t from, const double *x, const double *y, double *work,
-                               double *prediction) {
+static mica_status predict_ols(const void *self, int64_t n, int64_t from, const double *x, const double *y,
+                               double *work, double *prediction) {
   predict_least_squares(((const family *)self)->config.dim, 0, n, from, x, y, work, prediction);
   return MICA_OK;
 }
@@ -203,14 +204,16 @@ static mica_status predict_ridge(const void *self, int64_t n, int64_t from, cons
   return MICA_OK;
 }
 
-/* posterior mean over the pool: sum_k p_k w_k.x with p_k ~ exp(-sum (y - w_k.x)^2 / (2 noise^2)) (Raventos et al. 2023, dMMSE).
- * as noise goes to 0 the mass is shared by the members with the least error. without a pool the prior is Gaussian. */
+/* posterior mean over the pool: sum_k p_k w_k.x with p_k ~ exp(-sum (y - w_k.x)^2 / (2 noise^2)) (Raventos et al. 2023,
+ * dMMSE). as noise goes to 0 the mass is shared by the members with the least error. without a pool the prior is
+ * Gaussian. */
 static mica_status predict_dmmse(const void *self, int64_t n, int64_t from, const double *x, const double *y,
                                  double *work, double *prediction) {
   const family *f = self;
   int64_t dim = f->config.dim, pool = f->config.pool;
   if (!f->pool) return predict_ridge(self, n, from, x, y, work, prediction);
-  double *error = work, *value = work + pool, precision = f->config.noise > 0 ? 0.5 / (f->config.noise * f->config.noise) : 0;
+  double *error = work, *value = work + pool, noise = f->config.noise;
+  double precision = noise > 0 ? 0.5 / (noise * noise) : 0;
   memset(error, 0, (size_t)pool * sizeof *error);
   for (int64_t i = 0; i < n; i++) {
     double least = INFINITY, mass = 0, sum = 0;

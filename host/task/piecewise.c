@@ -1,6 +1,6 @@
-/* piecewise-stationary binary sources: a sequence of 2^depth bits is cut into segments, each with a Bernoulli parameter of
- * its own from Beta(alpha, alpha). the cuts follow the partition tree prior (Veness et al. 2013), or are a fixed number of
- * change points placed uniformly. */
+/* piecewise-stationary binary sources: a sequence of 2^depth bits is cut into segments, each with a Bernoulli parameter
+ * of its own from Beta(alpha, alpha). the cuts follow the partition tree prior (Veness et al. 2013), or are a fixed
+ * number of change points placed uniformly. */
 #include "host/task/symbols.h"
 
 #include <math.h>
@@ -17,7 +17,8 @@ typedef struct config {
   double  alpha;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc) \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(depth, MICA_KEY_INT, "6", 0, MAX_DEPTH, NULL, "depth of the partition tree: a sequence has 2^depth bits"),
   KEY(prior, MICA_KEY_CHOICE, "ptw", 0, 0, "ptw|fixed",
@@ -149,7 +150,7 @@ static double log_add(double a, double b) { return a > b ? a + log1p(exp(b - a))
 
 /* the partition tree mixture, one level of nodes at a time:
  *   PTW_0 = KT, PTW_j(x) = 1/2 KT(x) + 1/2 PTW_(j-1)(first half) PTW_(j-1)(second half)
- * at each symbol only the node that holds it changes on each level: O(depth) a symbol (Veness et al. 2013, section 3.2) */
+ * at each symbol only the node that holds it changes on each level: O(depth) a symbol (Veness et al. 2013) */
 static void predict_ptw(const family *f, const int32_t *target, int64_t rows, double *work, double *loss) {
   struct { double count[2], kt, left, mix; } level[MAX_DEPTH + 1];
   const double half = -0.69314718055994530942;
@@ -157,7 +158,8 @@ static void predict_ptw(const family *f, const int32_t *target, int64_t rows, do
   (void)work;
   memset(level, 0, sizeof level);
   for (int64_t i = 0; i < rows; i++) {
-    for (int64_t j = f->config.depth; j >= 0; j--) { /* from the top: a level reads its child before the child restarts */
+    /* from the top: a level reads its child before the child restarts */
+    for (int64_t j = f->config.depth; j >= 0; j--) {
       int64_t in = i & (((int64_t)1 << j) - 1);
       if (j > 0 && in == (int64_t)1 << (j - 1)) level[j].left = level[j - 1].mix;
       if (in == 0) memset(&level[j], 0, sizeof level[j]);
@@ -181,8 +183,8 @@ static void predict_kt(const family *f, const int32_t *target, int64_t rows, dou
   micah_symbols_mixture(target, rows, 2, f->config.alpha, counts, loss);
 }
 
-/* exact mixture over `changes` uniform cuts: a filter over (cuts so far k, start s of the present segment). given k cuts
- * before position i, position i is a cut with probability (changes - k) / (rows - i). O(rows^2 changes) */
+/* exact mixture over `changes` uniform cuts: a filter over (cuts so far k, start s of the present segment). given k
+ * cuts before position i, position i is a cut with probability (changes - k) / (rows - i). O(rows^2 changes) */
 static void predict_fixed(const family *f, const int32_t *target, int64_t rows, double *work, double *loss) {
   int64_t m = f->config.changes;
   double alpha = f->config.alpha, *weight = work, *ones = work + (m + 1) * rows;

@@ -92,8 +92,8 @@ mica_status micah_regression_exact(const micah_regression *r, const mica_batch *
 mica_status micah_regression_encode(const micah_regression *r, const char *family, const double *values, int64_t rows,
                                     int64_t columns, int32_t *sizes, const mica_batch *batch) {
   if (columns != r->dim + 1)
-    return mica_error(MICA_ERR_SHAPE, "family %s: the data have %lld columns, expected %lld (%lld of x, then y)", family,
-                      (long long)columns, (long long)(r->dim + 1), (long long)r->dim);
+    return mica_error(MICA_ERR_SHAPE, "family %s: the data have %lld columns, expected %lld (%lld of x, then y)",
+                      family, (long long)columns, (long long)(r->dim + 1), (long long)r->dim);
   if (rows < 1 || rows > r->points)
     return mica_error(MICA_ERR_SHAPE, "family %s: the data have %lld rows, expected 1 to %lld (points)", family,
                       (long long)rows, (long long)r->points);
@@ -101,8 +101,8 @@ mica_status micah_regression_encode(const micah_regression *r, const char *famil
     for (int64_t j = 0; j < columns; j++) {
       int unknown = i == rows - 1 && j == columns - 1 && isnan(values[i * columns + j]);
       if (!unknown && !(fabs(values[i * columns + j]) <= 3.0e38))
-        return mica_error(MICA_ERR_NUMERIC, "family %s: row %lld, column %lld is %g; only the last y may be unknown (nan)",
-                          family, (long long)(i + 1), (long long)(j + 1), values[i * columns + j]);
+        return mica_error(MICA_ERR_NUMERIC, "family %s: row %lld, column %lld is %g; only the last y may be unknown "
+                          "(nan)", family, (long long)(i + 1), (long long)(j + 1), values[i * columns + j]);
     }
   sizes[0] = (int32_t)micah_regression_rows(r, rows);
   if (!batch) return MICA_OK;

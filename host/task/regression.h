@@ -1,7 +1,8 @@
 /* regression.h: sequences of (x, y) pairs as rows of tokens, shared by the regression families.
  *
  * a token row has dim + 1 columns: y first, then x. layouts of n pairs:
- *   interleaved  2n rows: (0, x_i), then (y_i, 0); y_i is predicted at its x row (Garg et al. 2022, Raventos et al. 2023)
+ *   interleaved  2n rows: (0, x_i), then (y_i, 0); y_i is predicted at its x row (Garg et al. 2022, Raventos et al.
+ *                2023)
  *   joined       n rows: (y_i, x_i), the last one (0, x_n); only the last y is predicted (von Oswald et al. 2023)
  *   shifted      n rows: (y_(i-1), x_i); every y is predicted, half the rows of interleaved */
 #ifndef MICAH_TASK_REGRESSION_H

@@ -16,7 +16,8 @@ typedef struct config {
   double  noise, amplitude_low, amplitude_high, x_low, x_high;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc) \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(points, MICA_KEY_INT, "11", 1, 65536, NULL, "pairs (x, y) in a sequence; the last y is predicted too"),
   KEY(noise, MICA_KEY_REAL, "0", 0, 1e6, NULL, "standard deviation of the noise on y"),
@@ -51,8 +52,9 @@ static mica_status open_family(const mica_family_env *env, const void *settings,
     return mica_error(MICA_ERR_CONFIG, "family %s: x_low is %g, expected less than x_high (%g)", name, c->x_low,
                       c->x_high);
   if (c->noise > 0 && c->noise < 1e-4 * c->amplitude_high)
-    return mica_error(MICA_ERR_CONFIG, "family %s: noise is %g, expected 0 or at least 1e-4 x amplitude_high (%g), where "
-                      "the exact predictor's integral is still accurate", name, c->noise, 1e-4 * c->amplitude_high);
+    return mica_error(MICA_ERR_CONFIG, "family %s: noise is %g, expected 0 or at least 1e-4 x amplitude_high (%g), "
+                      "where the exact predictor's integral is still accurate", name, c->noise,
+                      1e-4 * c->amplitude_high);
   family *f = micah_alloc(env->context, sizeof *f, name);
   if (!f) return MICA_ERR_MEMORY;
   micah_regression_init(&f->regression, env->context, 1, c->points, c->layout);
@@ -113,12 +115,14 @@ static mica_status fill(void *self, const mica_batch *batch) {
 typedef struct moments { double mass, u, v; } moments;
 
 /* Gauss and Legendre, 16 points: positive nodes and weights (Abramowitz and Stegun, table 25.4) */
-static const double gauss_x[8] = { 0.0950125098376374401853193, 0.2816035507792589132304605, 0.4580167776572273863424194,
-                                   0.6178762444026437484466718, 0.7554044083550030338951012, 0.8656312023878317438804679,
-                                   0.9445750230732325760779884, 0.9894009349916499325961542 };
-static const double gauss_w[8] = { 0.1894506104550684962853967, 0.1826034150449235888667637, 0.1691565193950025381893121,
-                                   0.1495959888165767320815017, 0.1246289712555338720524763, 0.0951585116824927848099251,
-                                   0.0622535239386478928628438, 0.0271524594117540948517806 };
+static const double gauss_x[8] = {
+  0.0950125098376374402, 0.2816035507792589132, 0.4580167776572273863, 0.6178762444026437484,
+  0.7554044083550030339, 0.8656312023878317439, 0.9445750230732325761, 0.9894009349916499326
+};
+static const double gauss_w[8] = {
+  0.1894506104550684963, 0.1826034150449235889, 0.1691565193950025382, 0.1495959888165767321,
+  0.1246289712555338721, 0.0951585116824927848, 0.0622535239386478929, 0.0271524594117540949
+};
 
 typedef struct integrand {
   const micah_least_squares *ls; /* rows (sin x, cos x) with targets y */
@@ -126,8 +130,8 @@ typedef struct integrand {
   double scale;                  /* log of the largest mass, taken out */
 } integrand;
 
-/* the same where the Gaussian is nearly flat over [lo, hi], or only its far tail is inside: integrated over the part within
- * e^-30 of the largest value, in two panels that meet there, to a relative 1e-11. */
+/* the same where the Gaussian is nearly flat over [lo, hi], or only its far tail is inside: integrated over the part
+ * within e^-30 of the largest value, in two panels that meet there, to a relative 1e-11. */
 static double amplitude_panels(double middle, double q, double lo, double hi, double *mean) {
   double peak = middle < lo ? lo : middle > hi ? hi : middle, mass = 0, first = 0;
   for (int side = -1; side <= 1; side += 2) {
@@ -160,8 +164,9 @@ static double amplitude_mass(double middle, double q, double lo, double hi, doub
   return log(2.50662827463100050242 * tail / width);
 }
 
-/* log of the posterior mass at one phase, up to a constant, and its moments. along the direction d of the phase the rows
- * give (r A - rhs)^2 with r = R d: its least value is (r x rhs)^2 / r^2, at A = r.rhs / r^2. nothing large cancels. */
+/* log of the posterior mass at one phase, up to a constant, and its moments. along the direction d of the phase the
+ * rows give (r A - rhs)^2 with r = R d: its least value is (r x rhs)^2 / r^2, at A = r.rhs / r^2. nothing large
+ * cancels. */
 static double phase_mass(const integrand *g, double phase, moments *out) {
   const micah_least_squares *ls = g->ls;
   double d[2] = { cos(phase), -sin(phase) }, z[2] = { 0, 0 }, mean;
@@ -172,7 +177,8 @@ static double phase_mass(const integrand *g, double phase, moments *out) {
   int seen = square > 1e-290;
   double least = seen ? cross / sqrt(square) : sqrt(ls->rhs[0] * ls->rhs[0] + ls->rhs[1] * ls->rhs[1]);
   double middle = seen ? (r[0] * ls->rhs[0] + r[1] * ls->rhs[1]) / square : 0;
-  double value = amplitude_mass(middle, g->precision * square, g->lo, g->hi, &mean) - 0.5 * g->precision * least * least;
+  double value = amplitude_mass(middle, g->precision * square, g->lo, g->hi, &mean);
+  value -= 0.5 * g->precision * least * least;
   if (out) {
     out->mass = exp(value - g->scale);
     out->u = out->mass * mean * d[0], out->v = out->mass * mean * d[1];

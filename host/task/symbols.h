@@ -25,9 +25,9 @@ void micah_symbols_shift(const micah_symbols *s, const int32_t *target, int64_t 
 mica_status micah_symbols_encode(const micah_symbols *s, const char *family, const double *values, int64_t rows,
                                  int64_t columns, int32_t *sizes, const mica_batch *batch);
 
-/* next symbol of a source drawn from the Dirichlet(alpha, ..., alpha) prior given `n` symbols of it, by Hoppe's urn: a new
- * draw with weight symbols x alpha, else a copy of an earlier one. the same law as drawing the source first (Blackwell and
- * MacQueen 1973), from one uniform number. */
+/* next symbol of a source drawn from the Dirichlet(alpha, ..., alpha) prior given `n` symbols of it, by Hoppe's urn: a
+ * new draw with weight symbols x alpha, else a copy of an earlier one. the same law as drawing the source first
+ * (Blackwell and MacQueen 1973), from one uniform number. */
 int32_t micah_symbols_urn(const int32_t *history, int64_t n, int64_t symbols, double alpha, double uniform);
 
 /* loss of the Dirichlet(alpha) mixture, which is KT at alpha = 1/2: -log((n_x + alpha) / (n + symbols alpha)), nats.

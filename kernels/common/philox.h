@@ -1,8 +1,8 @@
 /* philox.h: counter-based random numbers, pure functions of (key, counter): no state, no order, any thread.
  *
- * Philox4x32-10 of Random123 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a 64-bit key and a
- * 128-bit counter give four 32-bit words. a draw is addressed by (key, task, purpose, block): the task number takes 64 bits
- * of the counter, `purpose` keeps the streams of one task apart, `block` counts within a stream. */
+ * Philox4x32-10 of Random123 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a 64-bit key and
+ * a 128-bit counter give four 32-bit words. a draw is addressed by (key, task, purpose, block): the task number takes
+ * 64 bits of the counter, `purpose` keeps the streams of one task apart, `block` counts within a stream. */
 #ifndef MICAK_PHILOX_H
 #define MICAK_PHILOX_H
 
@@ -77,7 +77,8 @@ static inline uint64_t micak_mul_high(uint64_t a, uint64_t b, uint64_t *low) {
 }
 
 /* integer in [0, n), n >= 1, without bias (Lemire, "Fast random integer generation in an interval", 2019). a rejected
- * draw, rarer than n / 2^64, moves on to block + 1, block + 2, ...: give each call a purpose of its own, or blocks apart */
+ * draw, rarer than n / 2^64, moves on to block + 1, block + 2, ...: give each call a purpose of its own, or blocks
+ * apart */
 static inline uint64_t micak_philox_below(micak_philox_key key, uint64_t task, uint32_t purpose, uint32_t block,
                                           uint64_t n) {
   uint64_t threshold = (0u - n) % n;

@@ -168,7 +168,8 @@ static void records_are_documents(void **state) {
   assert_int_equal(o.family->describe(o.self, 0, text, sizeof text), MICA_OK);
   assert_string_equal(text, "line 3 bytes 0 to 3");
   close_opened(&o);
-  put("s.jsonl", "{\"q\":\"one\",\"split\":\"test\"}\n{\"q\":\"two\",\"split\":\"train\"}\n{\"q\":\"three\",\"split\":\"test\"}\n");
+  put("s.jsonl", "{\"q\":\"one\",\"split\":\"test\"}\n{\"q\":\"two\",\"split\":\"train\"}\n"
+                 "{\"q\":\"three\",\"split\":\"test\"}\n");
   o = open_path("s.jsonl", "field: q\n", MICA_SPLIT_TEST);
   expect_tests(&o, "one|three");
   close_opened(&o);

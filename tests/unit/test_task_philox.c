@@ -7,7 +7,8 @@
 static void known_answers(void **state) {
   (void)state;
   uint32_t w[4];
-  micak_philox_key zero = { { 0, 0 } }, ones = { { 0xffffffffu, 0xffffffffu } }, digits = { { 0xa4093822u, 0x299f31d0u } };
+  micak_philox_key zero = { { 0, 0 } }, ones = { { 0xffffffffu, 0xffffffffu } };
+  micak_philox_key digits = { { 0xa4093822u, 0x299f31d0u } };
   const uint32_t want[3][4] = { { 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u },
                                 { 0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu },
                                 { 0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u } };
@@ -90,7 +91,7 @@ static void integers_have_no_bias(void **state) {
   for (int k = 0; k < 7; k++) chi += (seen[k] - N / 7.0) * (seen[k] - N / 7.0) / (N / 7.0);
   assert_true(chi < 6 + 5 * sqrt(12));
   assert_true(micak_philox_below(key, 0, 3, 0, 1) == 0);
-  /* a range of 3/4 of 2^64: without rejection a third of the values would come twice as often. in thirds of the range */
+  /* a range of 3/4 of 2^64: without rejection a third of the values would come twice as often */
   int third[3] = { 0 };
   for (int i = 0; i < N; i++) third[micak_philox_below(key, (uint64_t)i, 4, 0, 3ull << 62) >> 62]++;
   for (int k = 0; k < 3; k++) close_to(third[k], N / 3.0, 5 * sqrt(N * 2 / 9.0), "third", k);

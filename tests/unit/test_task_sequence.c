@@ -86,7 +86,8 @@ static void ptw_matches_every_partition(void **state) {
         close_to(h.loss[t - 1], -log(now / before), 1e-11, "ptw by recursion", t);
         before = now;
       }
-      if (depth < 4 || bits % 970 == 0) close_to(exp(-total(&h)), by_partitions(x, n, depth), 1e-12, "partitions", bits);
+      if (depth < 4 || bits % 970 == 0)
+        close_to(exp(-total(&h)), by_partitions(x, n, depth), 1e-12, "partitions", bits);
     }
     close_to(mass, 1, 1e-10, "sum over all sequences", depth);
     drop(&h), close_opened(&o);
