@@ -36,7 +36,12 @@ mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int3
                                  tasks->weight < 0 ? -1 : out->input[tasks->weight]);
     if (out->loss < 0) status = out->loss;
   }
-  if (status >= 0 && (outputs & MICAH_OUT_PREDICTION)) status = mica_program_output(p, "prediction", out->prediction);
+  if (status >= 0 && (outputs & MICAH_OUT_PREDICTION)) {
+    /* predictions of classes are given as probabilities */
+    if (tasks->fields[tasks->target].dtype == MICA_I32)
+      out->prediction = mica_program_op(p, "probability", "softmax", NULL, 1, (mica_bind[]){ { "x", out->prediction } });
+    status = out->prediction < 0 ? out->prediction : mica_program_output(p, "prediction", out->prediction);
+  }
   if (status >= 0 && (outputs & MICAH_OUT_LOSS)) status = mica_program_output(p, "loss", out->loss);
   if (status >= 0) status = mica_program_seal(p);
   if (status < 0) {

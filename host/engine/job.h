@@ -34,7 +34,7 @@ typedef struct micah_graph {
   int32_t       axis[MICAH_MAX_AXES];
   int64_t       params;              /* numbers in the parameter block */
 } micah_graph;
-enum { MICAH_OUT_LOSS = 1, MICAH_OUT_PREDICTION = 2 };
+enum { MICAH_OUT_LOSS = 1, MICAH_OUT_PREDICTION = 2 }; /* predictions of classes: probabilities */
 mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int32_t outputs, micah_graph *out);
 void        micah_graph_destroy(micah_graph *graph);
 

@@ -196,14 +196,6 @@ static mica_status encode(work *w, const double *values, int64_t rows) {
   return w->job->family->encode(t->self, values, rows, w->in.columns, sizes, &batch);
 }
 
-/* logits to probabilities, in double */
-static void softmax(const float *logits, int64_t n, float *out) {
-  double most = logits[0], sum = 0;
-  for (int64_t i = 1; i < n; i++) most = logits[i] > most ? logits[i] : most;
-  for (int64_t i = 0; i < n; i++) sum += exp(logits[i] - most);
-  for (int64_t i = 0; i < n; i++) out[i] = (float)(exp(logits[i] - most) / sum);
-}
-
 static mica_status predict_one(work *w, const double *values, int64_t rows, int64_t sequence, int64_t at) {
   prediction *p = w->p;
   const micah_tasks *t = &w->tasks;
@@ -224,8 +216,7 @@ static mica_status predict_one(work *w, const double *values, int64_t rows, int6
     if (!(weight > 0)) continue;
     int64_t n = p->public.rows++;
     const float *out = w->output + r * columns;
-    if (p->public.classes) softmax(out, columns, p->values + n * columns);
-    else memcpy(p->values + n * columns, out, (size_t)columns * sizeof *out);
+    memcpy(p->values + n * columns, out, (size_t)columns * sizeof *out);
     p->sequence[n] = (int32_t)sequence, p->position[n] = (int32_t)position++;
     p->target[n] = p->public.classes ? ((const int32_t *)w->feed.data[t->target])[r] : 0;
     p->loss[n] = w->runner->row_loss[r] / weight;
