@@ -1,8 +1,8 @@
 /* gemm.h: the inner kernel of every matrix product of the CPU, in fp32.
  *
  * a tile of up to MR x NR results stays in registers while k runs over at most GEMM_KB terms: the rows of A are read in
- * place by broadcast (any stride over k), B comes as a packed panel (kc x NR). the block sums are added to a small matrix
- * in cache. element (i, j) is
+ * place by broadcast (any stride over k), B comes as a packed panel (kc x NR). the block sums are added to a small
+ * matrix in cache. element (i, j) is
  *
  *   sum over blocks of GEMM_KB terms, in order, of ( sum over k in the block, in order, of A(i,k) B(k,j) )
  *
@@ -25,7 +25,8 @@ enum {
   GEMM_KB = 256     /* terms of a block: fixed, it shows in the bits */
 };
 
-/* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, terms `step` apart. */
+/* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, its terms `step`
+ * apart. */
 #define GEMM_UNROLL _Pragma("GCC unroll 16")
 static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a,
                                                                  int64_t step, const float *b, int64_t ldb, float *c,
@@ -148,8 +149,8 @@ static inline void gemm_pack(float *out, const float *from, int64_t sk, int64_t 
   }
 }
 
-/* GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side a row is
- * read once for all panels: rows that are a power of two apart share few lines of cache. */
+/* GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side a row
+ * is read once for all panels: rows that are a power of two apart share few lines of cache. */
 enum { GEMM_WIDE = 64, GEMM_PANEL = GEMM_KB * GEMM_NR, GEMM_PACKED = GEMM_KB * GEMM_WIDE };
 static inline void gemm_pack_wide(float *out, const float *from, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
   if (sn == 1 && nn == GEMM_WIDE) {
@@ -171,14 +172,15 @@ static inline int gemm_in_place(int64_t m, int64_t sk, int64_t sn, int64_t kc, i
   return sn == 1 && nn % VW == 0 && m <= 64 && kc * sk <= 4096;
 }
 
-/* c (m x nn, rows ldc apart) = or += rows times B (a panel, or in place); a[i] row i of A, read from `shift` on. ldc must
- * leave room for GEMM_NR columns (VW when nn <= VW). */
+/* c (m x nn, rows ldc apart) = or += rows times B (a panel, or in place); a[i] row i of A, read from `shift` on. ldc
+ * must leave room for GEMM_NR columns (VW when nn <= VW). */
 static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,
                               const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
   const float *row[GEMM_MR];
   for (int64_t i = 0, mr; i < m; i += mr) {
     int64_t left = m - i;
-    mr = left < GEMM_MR ? left : left > GEMM_MR && left < 2 * GEMM_MR ? (left + 1) / 2 : GEMM_MR; /* no thin last tile */
+    mr = left < GEMM_MR ? left : GEMM_MR;
+    if (left > GEMM_MR && left < 2 * GEMM_MR) mr = (left + 1) / 2; /* no thin last tile */
     for (int64_t q = 0; q < mr; q++) row[q] = a[i + q] + shift;
     gemm_tile[mr - 1][nn > VW](kc, row, step, b, ldb, c + i * ldc, ldc, add);
   }

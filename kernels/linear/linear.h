@@ -11,7 +11,8 @@
  * accumulates: w.d, b.d (td) sum rows in task order in blocks of 256 rows; everything else is local to a row. a product
  * over k sums blocks of 256 terms, terms in order within a block, blocks in order: fp32, one fma a term where the
  * machine has it. deterministic: the same bits for any cut into units and any other rows and tasks beside.
- * cost of a forward: 2 B R I O flop. worked example: x (1, 2), w ((1, 1), (0, -1)), b (1, 0), relu -> z (4, -2), y (4, 0). */
+ * cost of a forward: 2 B R I O flop.
+ * worked example: x (1, 2), w ((1, 1), (0, -1)), b (1, 0), relu -> z (4, -2), y (4, 0). */
 #ifndef MICA_OPS_LINEAR_H
 #define MICA_OPS_LINEAR_H
 

@@ -38,8 +38,8 @@ typedef struct act_functions {
 
 #define V(x) v_set1(x)
 ACT_LOOP(relu, return v_keep(v_gt(z, V(0)), z);, *d1 = v_keep(v_gt(z, V(0)), V(1)), *d2 = V(0))
-/* half of erfc(|z| / sqrt 2) = e^(-z^2/2) k q(k), k = 1 / (1 + 0.3875 |z| / sqrt 2), to 7e-8 (after Hastings; q is our own
- * minimax fit). value and slope share one exponential. */
+/* half of erfc(|z| / sqrt 2) = e^(-z^2/2) k q(k), k = 1 / (1 + 0.3875 |z| / sqrt 2), to 7e-8 (after Hastings; q is our
+ * own minimax fit). value and slope share one exponential. */
 static inline vf gelu_cdf(vf z, vf *e) {
   *e = v_exp_low(-0.5f * z * z);
   vf k = 1.0f / v_fma(v_set1(0.274003878f), v_abs(z), v_set1(1.0f));
@@ -67,7 +67,8 @@ ACT_LOOP(gelu_tanh, return 0.5f * z * (1.0f + gelu_tanh_t(z));
 ACT_LOOP(silu, return z * v_sigmoid(z);, vf s = v_sigmoid(z); vf r = 1.0f - s; *d1 = s * v_fma(z, r, V(1)),
          *d2 = s * r * v_fma(z, 1.0f - 2.0f * s, V(2)))
 ACT_LOOP(tanh, return v_tanh(z);, vf t = v_tanh(z); vf s = 1.0f - t * t; *d1 = s, *d2 = -2.0f * t * s)
-ACT_LOOP(sigmoid, return v_sigmoid(z);, vf s = v_sigmoid(z); vf r = s * (1.0f - s); *d1 = r, *d2 = r * (1.0f - 2.0f * s))
+ACT_LOOP(sigmoid, return v_sigmoid(z);
+         , vf s = v_sigmoid(z); vf r = s * (1.0f - s); *d1 = r, *d2 = r * (1.0f - 2.0f * s))
 #undef V
 
 #define ACT_ENTRY(name) { act_##name##_value, act_##name##_first, act_##name##_both }

@@ -327,7 +327,8 @@ CPU_KERNEL(linear_backward) {
 
 /* tangent of dz: dyt act'(z) + dy act''(z) zt */
 static void dzt_rows(const mica_linear_args *a, int sums, const tile *t, const tile_rows *dy,
-                     const tile_rows *dyt, const tile_rows *z, const tile_rows *zt, const tile_rows *dzt, float *buffer, const float **rows) {
+                     const tile_rows *dyt, const tile_rows *z, const tile_rows *zt, const tile_rows *dzt, float *buffer,
+                     const float **rows) {
   static const float zero[LINEAR_COLS];
   float tmp[3][LINEAR_COLS], first[LINEAR_COLS], second[LINEAR_COLS];
   for (int64_t i = 0; i < t->n; i++) {

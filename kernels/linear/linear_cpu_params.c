@@ -46,8 +46,8 @@ static const float *columns(const micak_plane *p, int64_t r, int64_t from, int64
   return micak_row_in(&part, r, n, buffer);
 }
 /* NULL: zeros */
-static const float *dz_columns(const mica_linear_args *a, const source *s, const task_planes *p, int64_t r, int64_t from,
-                               int64_t n, float *buffer) {
+static const float *dz_columns(const mica_linear_args *a, const source *s, const task_planes *p, int64_t r,
+                               int64_t from, int64_t n, float *buffer) {
   if (p->ready.at) return columns(&p->ready, r, from, n, buffer);
   if (!p->dy.at && !p->dyt.at) return NULL;
   float z[LINEAR_OUT + VW] = { 0 }, first[LINEAR_OUT + VW], second[LINEAR_OUT + VW];
@@ -214,8 +214,8 @@ static void write_row(float *to, int64_t stride, int add, const float *from, int
 
 static mica_status params(const mica_exec *exec, const mica_linear_args *a, int face, int64_t first, int64_t count) {
   if (a->Z && !a->z.v.data)
-    return mica_error(MICA_ERR_INVALID, "linear %s: the activation needs the saved z.v of the forward, which is missing",
-                      mica_face_name(face));
+    return mica_error(MICA_ERR_INVALID, "linear %s: the activation needs the saved z.v of the forward, which is"
+                      " missing", mica_face_name(face));
   linear_cut cut = linear_cut_of(a, face);
   float *at = exec->scratch;
   block u = { .a = a, .n_terms = 1, .panels = at, .w = at + LINEAR_PANEL };

@@ -59,8 +59,8 @@ static inline void linear_group(const mica_wire *w, int64_t tasks, int64_t g, in
   while (*end < tasks && micak_same_slot(w, NULL, *end)) ++*end;
 }
 
-/* how w.d and b.d are cut: units 0 .. w_units - 1 are (group, out block, in block), the next b_units (group, out block).
- * b rides with w's first in block where both sum the same tasks. */
+/* how w.d and b.d are cut: units 0 .. w_units - 1 are (group, out block, in block), the next b_units (group, out
+ * block). b rides with w's first in block where both sum the same tasks. */
 typedef struct linear_cut {
   const mica_wire *w, *b;
   int64_t out, n_out, n_in, w_units, b_units;

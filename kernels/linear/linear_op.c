@@ -7,7 +7,9 @@ extern const mica_op mica_op_linear;
 
 #define AT(field) offsetof(mica_linear_args, field)
 
-static const mica_dim linear_dims[] = { { "B", AT(B) }, { "R", AT(R) }, { "I", AT(I) }, { "O", AT(O) }, { "Z", AT(Z) } };
+static const mica_dim linear_dims[] = {
+  { "B", AT(B) }, { "R", AT(R) }, { "I", AT(I) }, { "O", AT(O) }, { "Z", AT(Z) },
+};
 static const mica_param linear_params[] = {
   { "act", MICA_PARAM_CHOICE, AT(act), MICA_ACT_NONE, 0, MICA_NACT - 1, MICA_LINEAR_ACTS, "activation of x w^T + b" },
 };
@@ -33,8 +35,8 @@ static mica_status linear_infer(void *args) {
   if (a->act < 0 || a->act >= MICA_NACT)
     return mica_error(MICA_ERR_INVALID, "linear: act is %lld, expected one of " MICA_LINEAR_ACTS, (long long)a->act);
   if (a->Z >= 0 && a->Z != Z)
-    return mica_error(MICA_ERR_SHAPE, "linear: Z is %lld, expected %lld (O with an activation, else 0)", (long long)a->Z,
-                      (long long)Z);
+    return mica_error(MICA_ERR_SHAPE, "linear: Z is %lld, expected %lld (O with an activation, else 0)",
+                      (long long)a->Z, (long long)Z);
   a->Z = Z;
   return MICA_OK;
 }

@@ -29,8 +29,8 @@ static mica_status both(int64_t *a, int64_t *b, const char *a_name, const char *
   if (*a < 0) *a = *b;
   if (*b < 0) *b = *a;
   if (*a == *b) return MICA_OK;
-  return mica_error(MICA_ERR_SHAPE, "matmul: %s is %lld and %s is %lld, expected equal sizes", a_name, (long long)*a, b_name,
-                    (long long)*b);
+  return mica_error(MICA_ERR_SHAPE, "matmul: %s is %lld and %s is %lld, expected equal sizes", a_name, (long long)*a,
+                    b_name, (long long)*b);
 }
 static mica_status matmul_infer(void *args) {
   mica_matmul_args *a = args;

@@ -1,7 +1,7 @@
 /* optimizer.h: the outer update over flat fp32 blocks: sums of gradients, norms, AdamW. not operations: no faces.
  *
- * `isa` is a MICA_ISA_* that this machine has. every function gives the same bits for any cut of a block at multiples of
- * MICAK_OPTIMIZER_BLOCK numbers. no threads here. */
+ * `isa` is a MICA_ISA_* that this machine has. every function gives the same bits for any cut of a block at multiples
+ * of MICAK_OPTIMIZER_BLOCK numbers. no threads here. */
 #ifndef MICAK_OPTIMIZER_H
 #define MICAK_OPTIMIZER_H
 
@@ -18,7 +18,8 @@ typedef struct micak_adamw {
 } micak_adamw;
 
 /* update n numbers in place; gradient is read only */
-void micak_adamw_step(int isa, const micak_adamw *settings, int64_t n, const float *gradient, float *m, float *v, float *p);
+void micak_adamw_step(int isa, const micak_adamw *settings, int64_t n, const float *gradient, float *m, float *v,
+                      float *p);
 
 /* a[i] += b[i] */
 void micak_tree_add(int isa, float *a, const float *b, int64_t n);

@@ -20,8 +20,9 @@ static const copy copies[] = {
 
 void micak_adamw_step(int isa, const micak_adamw *s, int64_t n, const float *gradient, float *m, float *v, float *p) {
   double c1 = 1 - pow(s->beta1, (double)s->step), c2 = 1 - pow(s->beta2, (double)s->step);
-  micak_adamw_floats f = { (float)s->beta1, (float)(1 - s->beta1), (float)s->beta2, (float)(1 - s->beta2), (float)s->scale,
-                           (float)(1 - s->lr * s->decay), (float)(s->lr / c1), (float)(1 / sqrt(c2)), (float)s->eps };
+  micak_adamw_floats f = { (float)s->beta1, (float)(1 - s->beta1), (float)s->beta2, (float)(1 - s->beta2),
+                           (float)s->scale, (float)(1 - s->lr * s->decay), (float)(s->lr / c1),
+                           (float)(1 / sqrt(c2)), (float)s->eps };
   copies[isa].adamw(&f, n, gradient, m, v, p);
 }
 

@@ -30,7 +30,8 @@ static void adamw_is_the_formula(void **state) {
   (void)state;
   for (int isa = 0; isa <= micak_best_isa(); isa++) {
     float *p = floats(N, 1), *m = calloc(N, sizeof *m), *v = calloc(N, sizeof *v);
-    double *pd = malloc(N * sizeof *pd), *md = calloc(N, sizeof *md), *vd = calloc(N, sizeof *vd), *gd = malloc(N * sizeof *gd);
+    double *pd = malloc(N * sizeof *pd), *md = calloc(N, sizeof *md), *vd = calloc(N, sizeof *vd);
+    double *gd = malloc(N * sizeof *gd);
     assert_true(m && v && pd && md && vd && gd);
     for (int64_t i = 0; i < N; i++) pd[i] = p[i];
     micak_adamw s = { 1e-2, 0.9, 0.98, 1e-8, 0.1, 0.25, 0 };
@@ -137,8 +138,8 @@ static void not_finite(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(adamw_is_the_formula), cmocka_unit_test(adamw_first_step_by_hand), cmocka_unit_test(cuts_keep_the_bits),
-    cmocka_unit_test(norms), cmocka_unit_test(not_finite),
+    cmocka_unit_test(adamw_is_the_formula), cmocka_unit_test(adamw_first_step_by_hand),
+    cmocka_unit_test(cuts_keep_the_bits), cmocka_unit_test(norms), cmocka_unit_test(not_finite),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
