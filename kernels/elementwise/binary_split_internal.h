@@ -3,7 +3,7 @@
 #define MICAK_BINARY_SPLIT_INTERNAL_H
 
 #include "elementwise/binary_internal.h"
-#include "elementwise/map_internal.h"
+#include "common/map.h"
 
 /* inputs of a job, in the order the kernels take them */
 enum { BINARY_AV = 1, BINARY_BV = 2, BINARY_AT = 4, BINARY_BT = 8, BINARY_YD = 16, BINARY_YTD = 32, BINARY_MV = 64 };
@@ -26,7 +26,7 @@ static inline int binary_job(const mica_binary_args *a, int bits, int face, int 
   const mica_port *port = !up ? &a->y : k ? &a->b : &a->a;
   const mica_wire *wire = face == MICA_FORWARD ? &port->v : face == MICA_JVP ? &port->t : face == MICA_BACKWARD ? &port->d : &port->td;
   int64_t rows = up && k ? a->Rb : a->R, cols = up && k ? a->Cb : a->C;
-  *job = (map_job){ a, a->B, a->R, a->C, a->y.offsets, binary_reads(bits, face),
+  *job = (map_job){ a, a->B, a->R, a->C, a->y.offsets, binary_reads(bits, face), 0,
                     { { &a->a.v, a->a.offsets, a->R, a->C }, { &a->b.v, a->b.offsets, a->Rb, a->Cb },
                       { &a->a.t, a->a.offsets, a->R, a->C }, { &a->b.t, a->b.offsets, a->Rb, a->Cb },
                       { &a->y.d, a->y.offsets, a->R, a->C }, { &a->y.td, a->y.offsets, a->R, a->C },

@@ -1,6 +1,6 @@
-/* unary operations on the CPU: one loop a face and operation, walked by map_internal.h */
+/* unary operations on the CPU: one loop a face and operation, walked by common/map.h */
 #include "common/isa.h"
-#include "elementwise/map_internal.h"
+#include "common/map.h"
 #include "elementwise/unary_internal.h"
 
 /* sums of two products are written with v_fma: left to the compiler, which of the two is fused could differ between a
@@ -57,7 +57,7 @@ static void unary_run(const mica_unary_args *a, int from, uint32_t reads, int fo
                       const mica_wire *out, map_fn fn, int64_t first, int64_t count) {
   const mica_port *s = forward || from == UNARY_FROM_X ? &a->x : &a->y;
   if (!forward && from == UNARY_FROM_N) reads &= ~1u;
-  map_job job = { a, a->B, a->R, a->C, a->y.offsets, reads,
+  map_job job = { a, a->B, a->R, a->C, a->y.offsets, reads, 0,
                   { { &s->v, s->offsets, a->R, a->C }, { &a->x.t, a->x.offsets, a->R, a->C },
                     { &a->y.d, a->y.offsets, a->R, a->C }, { &a->y.td, a->y.offsets, a->R, a->C } },
                   { out, out_port->offsets, a->R, a->C }, fn };

@@ -1,12 +1,12 @@
-/* map_internal.h: how the CPU kernels of this room walk their operands. a job maps up to 7 inputs to one output, element by
- * element, with broadcasting; the output may have to be summed. kernels see plain blocks of floats side by side.
+/* map.h: CPU kernels that map up to 7 inputs to one output, element by element, with broadcasting; the output may have to be
+ * summed over what it lacks. kernels see plain blocks of floats side by side. no op logic.
  *
  * where the output goes decides the cut:
  *   LOCAL  each row of the job writes its own row (a column-broadcast output: the sum of its row)
  *   TASKS  row r of the output gets row r of every task of its slot, in task order; unit r
  *   ROWS   one output row for all rows of a task, and of all tasks of its slot; unit = slot group x block of columns */
-#ifndef MICAK_MAP_INTERNAL_H
-#define MICAK_MAP_INTERNAL_H
+#ifndef MICA_KERNELS_COMMON_MAP_H
+#define MICA_KERNELS_COMMON_MAP_H
 
 #include "common/rows.h"
 #include "common/simd.h"
@@ -14,7 +14,7 @@
 enum { MAP_CHUNK = 512, MAP_COLUMNS = 32, MAP_INPUTS = 7 };
 enum { MAP_NONE, MAP_LOCAL, MAP_TASKS, MAP_ROWS };
 
-/* out[0, n) from in[k][0, n) */
+/* out[0, n) from in[k][0, n); in[MAP_INPUTS] is 1 / count of a job that has `count`, else zeros */
 typedef void (*map_fn)(const void *args, int64_t n, const float *const *in, float *out);
 
 /* one wire of a port of `rows` x `cols` in the frame of the job's R x C */
@@ -27,8 +27,9 @@ typedef struct map_side {
 typedef struct map_job {
   const void    *args;
   int64_t        B, R, C;
-  const int32_t *offsets;                    /* of the job's rows: those of y */
+  const int32_t *offsets;                    /* of the job's rows */
   uint32_t       reads;                      /* bit k: input k is looked at; the others are zero to the kernel */
+  int            count;                      /* bits: 1 counts the task's rows, 2 the columns */
   map_side       in[MAP_INPUTS], out;
   map_fn         fn;
 } map_job;
@@ -81,6 +82,7 @@ static inline const float *map_load(const map_plane *p, int64_t r, int64_t c, in
 
 typedef struct map_task {
   map_plane in[MAP_INPUTS];
+  float     share;                           /* 1 / count; 0 for a count of 0 */
 } map_task;
 
 static inline void map_enter(const map_job *job, int64_t b, map_task *task) {
@@ -88,13 +90,18 @@ static inline void map_enter(const map_job *job, int64_t b, map_task *task) {
     task->in[k].at = NULL;
     if (job->reads >> k & 1) task->in[k] = map_plane_of(&job->in[k], b, job->R, job->C);
   }
+  int64_t n = (job->count & 1 ? micak_rows(job->offsets, b, job->R) : 1) * (job->count & 2 ? job->C : 1);
+  task->share = job->count && n ? 1 / (float)n : 0;
 }
 
 /* the n <= MAP_CHUNK results from column c of row r */
 static inline void map_block(const map_job *job, const map_task *task, int64_t r, int64_t c, int64_t n, float *out) {
-  float        buffer[MAP_INPUTS][MAP_CHUNK];
-  const float *in[MAP_INPUTS];
+  float           buffer[MAP_INPUTS + 1][MAP_CHUNK];
+  const float    *in[MAP_INPUTS + 1];
+  const map_plane none = { NULL, 0, 0, MICA_F32 };
   for (int k = 0; k < MAP_INPUTS; k++) in[k] = map_load(&task->in[k], r, c, n, buffer[k]);
+  in[MAP_INPUTS] = job->count ? buffer[MAP_INPUTS] : map_load(&none, 0, 0, n, NULL);
+  for (int64_t i = 0; job->count && i < n; i++) buffer[MAP_INPUTS][i] = task->share;
   job->fn(job->args, n, in, out);
 }
 
