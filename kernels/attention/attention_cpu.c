@@ -66,8 +66,10 @@ static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int
   }
 }
 
-/* p = e^(scale s - lse) over s, p (s_t - lse_t) over s_t with s_t = scale s_t + scale_t s; returns lse_t = sum of p s_t */
-static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float scale, float scale_t, float lse) {
+/* p = e^(scale s - lse) over s, p (s_t - lse_t) over s_t with s_t = scale s_t + scale_t s;
+ * returns lse_t = sum of p s_t */
+static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float scale, float scale_t,
+                                float lse) {
   vf sum = v_zero(), factor = v_set1(scale), factor_t = v_set1(scale_t), minus = v_set1(-lse);
   for (int64_t j = 0; j < n; j += VW) {
     vf raw = v_load(s + j), x_t = v_fma(v_load(s_t + j), factor, raw * factor_t);

@@ -1,6 +1,6 @@
-/* attention on the CPU, the faces that walk up: backward and backward_jvp. a unit is (task, key head): it owns the rows of
- * k and v that it sums into, and runs the query heads of that key head in order. keys in blocks of 256 (128), queries in
- * blocks of 48 rows */
+/* attention on the CPU, the faces that walk up: backward and backward_jvp. a unit is (task, key head): it owns the
+ * rows of k and v that it sums into, and runs the query heads of that key head in order. keys in blocks of 256 (128),
+ * queries in blocks of 48 rows */
 #include "attention/attention_tile_internal.h"
 
 /* all that one unit needs; pointers into scratch. _t: tangents */
@@ -64,8 +64,8 @@ typedef struct row_terms {
   float   scale, lse, delta, scale_t, lse_t, delta_t;
 } row_terms;
 
-/* raw scores s -> p = e^(scale s - lse), dp -> scale ds with ds = p (dp - delta), zero from n to `defined`; returns the sum
- * of ds s where it is wanted */
+/* raw scores s -> p = e^(scale s - lse), dp -> scale ds with ds = p (dp - delta), zero from n to `defined`; returns
+ * the sum of ds s where it is wanted */
 INLINE float backward_row(float *s, float *dp, const row_terms *t, const int sum_wanted) {
   const int64_t n = t->n;
   vf scale = v_set1(t->scale), minus = v_set1(-t->lse), delta = v_set1(t->delta), sum = v_zero();
@@ -221,7 +221,7 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
   int one_block = u.S <= u.block;
   if (one_block && !attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD) && b * a->G + g + 1 < a->B * a->G)
     look_ahead(&u.ahead, a, (b * a->G + g + 1) / a->G, (g + 1) % a->G, second);
-  /* with several blocks of keys the q cotangents of all rows are summed in scratch; the block loop may run zero times */
+  /* with several blocks of keys the q cotangents of all rows are summed in scratch */
   for (int64_t j = 0; j == 0 || j < u.S; j += u.block) {
     int64_t n = at_most(u.S - j, u.block);
     pack(&k, j, n, u.D, u.Dp, u.K);
@@ -257,7 +257,8 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
   }
 }
 
-static mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, int second, int64_t first, int64_t count) {
+static mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, int second, int64_t first,
+                           int64_t count) {
   int sums = attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD);
   for (int64_t u = first; u < first + count; u++) {
     int64_t g = u % a->G, b = u / a->G;

@@ -27,8 +27,8 @@ enum {
   ATTENTION_KEYS_JVP = 128
 };
 
-/* a face that walks down has units (task, query head, tile of rows), one that walks up (task, key head). an output that sums
- * over tasks takes the task out of the unit: each unit then walks all tasks in order. */
+/* a face that walks down has units (task, query head, tile of rows), one that walks up (task, key head). an output
+ * that sums over tasks takes the task out of the unit: each unit then walks all tasks in order. */
 static inline int attention_sums(const mica_attention_args *a, int face) {
   static const int bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
   const mica_port *down[] = { &a->out, &a->lse }, *up[] = { &a->q, &a->k, &a->v, &a->scale };

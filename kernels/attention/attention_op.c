@@ -15,26 +15,26 @@ static const mica_param attention_params[] = {
     "keys a row sees: up to its own position counted from the end, or all" },
 };
 static const mica_operand attention_operands[] = {
-  { "q", "B T H D", AT(q), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
-    NULL, "queries" },
-  { "k", "B S G D", AT(k), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
-    NULL, "keys" },
-  { "v", "B S G D", AT(v), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY,
-    NULL, "values" },
+  { "q", "B T H D", AT(q), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
+    MICA_ANY, NULL, "queries" },
+  { "k", "B S G D", AT(k), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
+    MICA_ANY, NULL, "keys" },
+  { "v", "B S G D", AT(v), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
+    MICA_ANY, NULL, "values" },
   { "scale", "B H", AT(scale), MICA_IN | MICA_OPTIONAL | MICA_PARAM,
     MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY, NULL,
     "factor of the scores of each head; absent: 1 / sqrt(D)" },
   { "out", "B T H D", AT(out), MICA_OUT, MICA_READS(0, MICA_V | MICA_D, 0, MICA_V | MICA_T | MICA_D | MICA_TD),
     MICA_WRITES_OUT, MICA_ANY, NULL, "weighted values" },
-  { "lse", "B T H", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY, NULL,
-    "log of the sum of exp of a row's scores; 0 where it sees no key" },
+  { "lse", "B T H", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY,
+    NULL, "log of the sum of exp of a row's scores; 0 where it sees no key" },
 };
 
 static mica_status attention_infer(void *args) {
   const mica_attention_args *a = args;
   if (a->D == 0 || a->G == 0 || a->H == 0)
-    return mica_error(MICA_ERR_SHAPE, "attention: H = %lld, G = %lld, D = %lld, expected at least one head of at least one "
-                      "element", (long long)a->H, (long long)a->G, (long long)a->D);
+    return mica_error(MICA_ERR_SHAPE, "attention: H = %lld, G = %lld, D = %lld, expected at least one head of at "
+                      "least one element", (long long)a->H, (long long)a->G, (long long)a->D);
   if (a->H > 0 && a->G > a->H)
     return mica_error(MICA_ERR_SHAPE, "attention: %lld key heads for %lld query heads, expected at most as many",
                       (long long)a->G, (long long)a->H);
@@ -140,7 +140,8 @@ static const mica_example attention_example = { "B=1 T=2 S=2 H=1 G=1 D=1 mask=fu
                                                 MICA_COUNT(attention_wires) };
 
 const mica_op mica_op_attention = {
-  .size = sizeof(mica_op), .name = "attention", .doc = "softmax attention: causal or full, grouped query heads, packed rows",
+  .size = sizeof(mica_op), .name = "attention",
+  .doc = "softmax attention: causal or full, grouped query heads, packed rows",
   .args_size = sizeof(mica_attention_args), .dims = attention_dims, .n_dims = MICA_COUNT(attention_dims),
   .params = attention_params, .n_params = MICA_COUNT(attention_params), .operands = attention_operands,
   .n_operands = MICA_COUNT(attention_operands), .kernels = attention_kernels,

@@ -1,4 +1,5 @@
-/* attention_tile_internal.h: register tiles, packing of heads and scratch for the CPU kernels (one copy an instruction set).
+/* attention_tile_internal.h: register tiles, packing of heads and scratch for the CPU kernels (one copy each
+ * instruction set).
  *
  * a product is cut into tiles of 6 rows x 2 vectors; every element is one fused sum over k in order, so its bits do not
  * depend on the tile that holds it. */
@@ -16,8 +17,8 @@
 /* A's element (m, k) at m lda + k, or transposed at k lda + m. the sums are twelve named variables: an array would not
  * stay in registers outside the loop */
 #define SIX_ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
-INLINE void tile(const int MR, const int NV, const int transposed, int64_t K, const float *A, int64_t lda, const float *B,
-                 int64_t ldb, float *C, int64_t ldc, int add) {
+INLINE void tile(const int MR, const int NV, const int transposed, int64_t K, const float *A, int64_t lda,
+                 const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
 #define TILE_ZERO(m) vf p##m = v_zero(), q##m = v_zero();
 #define TILE_LOAD(m)                          \
   if (m < MR) {                               \
@@ -44,7 +45,8 @@ INLINE void tile(const int MR, const int NV, const int transposed, int64_t K, co
   SIX_ROWS(TILE_STORE)
 }
 
-typedef void (*tile_fn)(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc, int add);
+typedef void (*tile_fn)(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc,
+                        int add);
 #define TILE(m, n, t)                                                                                               \
   static void tile_##m##_##n##_##t(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,    \
                                    int64_t ldc, int add) {                                                          \
@@ -61,15 +63,15 @@ static const tile_fn tiles[2][2][ATTENTION_STRIP] = { { TILE_ROWS(1, 0), TILE_RO
 static inline int64_t at_most(int64_t x, int64_t most) { return x < most ? x : most; }
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-/* S (M, N) = or += Q (M, K) Kt (K, N): strip s of 6 rows needs the first cols[s] columns (whole vectors; N of the last) */
+/* S (M, N) = or += Q (M, K) Kt (K, N): strip s of 6 rows needs the first cols[s] columns (whole vectors) */
 static inline void mm_scores(int64_t M, int64_t N, int64_t K, const float *Q, int64_t ldq, const float *Kt, int64_t ldk,
                              float *S, int64_t lds, const int64_t *cols, int add) {
   for (int64_t n = 0; n < N; n += 2 * VW)
     for (int64_t m = 0; m < M; m += ATTENTION_STRIP) {
       int64_t width = cols[m / ATTENTION_STRIP] - n;
       if (width > 0)
-        tiles[0][width > VW][at_most(M - m, ATTENTION_STRIP) - 1](K, Q + m * ldq, ldq, Kt + n, ldk, S + m * lds + n, lds,
-                                                                  add);
+        tiles[0][width > VW][at_most(M - m, ATTENTION_STRIP) - 1](K, Q + m * ldq, ldq, Kt + n, ldk, S + m * lds + n,
+                                                                  lds, add);
     }
 }
 /* O (M, N) = or += P (M, .) V (., N): strip s sums over the first seen[s] keys */
@@ -149,8 +151,8 @@ static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, 
   }
 }
 
-/* heads of the next unit, asked for row by row while this one computes: rows are too far apart for the hardware to guess,
- * and all at once they would wait for one another */
+/* heads of the next unit, asked for row by row while this one computes: rows are too far apart for the hardware to
+ * guess, and all at once they would wait for one another */
 enum { AHEAD = 12 };
 typedef struct ahead_list {
   const char *at[AHEAD];
@@ -247,7 +249,7 @@ static inline float *take(float **scratch, int64_t floats) {
   return at;
 }
 
-/* strips of a block of M rows: keys seen by each row and strip, columns to compute, columns of P that must be defined */
+/* strips of a block of M rows: keys seen by each row and strip, columns to compute, columns of P to define */
 typedef struct strip_plan {
   int64_t visible[ATTENTION_ROWS];           /* a row: keys of this block that it sees */
   int64_t seen[ATTENTION_ROWS / ATTENTION_STRIP], cols[ATTENTION_ROWS / ATTENTION_STRIP],

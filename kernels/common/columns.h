@@ -19,8 +19,8 @@ static inline vf micak_first(vf x, vf rest, int64_t n) {
   return (vf)(((vi)x & mask) | ((vi)rest & ~mask));
 }
 
-/* run the body for each vector of C columns; it sees c (first column), n (lanes) and k (0..3: which of four partial sums
- * takes this vector, so that sums are not one long chain). the order depends on C and VW alone. */
+/* run the body for each vector of C columns; it sees c (first column), n (lanes) and k (0..3: which of four partial
+ * sums takes this vector, so that sums are not one long chain). the order depends on C and VW alone. */
 #define MICAK_COLUMNS(C, ...)                                                 \
   do {                                                                        \
     int64_t c = 0;                                                            \

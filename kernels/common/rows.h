@@ -8,7 +8,7 @@
 
 #include "common/op.h"
 
-/* one task of an f32 wire seen as rows: element (r, c) is at[r row + c col]. at == NULL: reads zeros, writes nowhere. */
+/* one task of an f32 wire seen as rows: element (r, c) is at[r row + c col]. at == NULL: zeros, or nowhere. */
 typedef struct micak_plane {
   float  *at;
   int64_t row, col;
@@ -81,7 +81,7 @@ static inline int64_t micak_index_in(const micak_index_row *p, int64_t r) {
 
 /* ---- cuts ---- */
 
-/* row-local faces have one unit a row; where an output sums over tasks, unit r is row r of every task, in task order. */
+/* row-local faces have one unit a row; where an output sums over tasks, unit r is row r of all tasks in order. */
 static inline int micak_wire_sums(const mica_wire *w, const int32_t *offsets, int64_t tasks) {
   return w->data && !micak_per_task(w, offsets, tasks);
 }

@@ -7,7 +7,7 @@
  * both are linear: jvp is forward of the tangents, backward_jvp is backward of y.td.
  * accumulates: w.d adds rows in order within a task, tasks in task order, in f32 on the CPU; no other sums.
  * deterministic: the same bits for any cut into units. outputs must not overlap inputs.
- * cost: 2 B R C elements moved, a backward also fills w.d. worked example: tokens (1, 0) of the table (3, 5) give (5, 3). */
+ * cost: 2 B R C elements moved, a backward also fills w.d. worked example: tokens (1, 0) in table (3, 5): (5, 3). */
 #ifndef MICA_OPS_EMBEDDING_H
 #define MICA_OPS_EMBEDDING_H
 

@@ -56,12 +56,13 @@ static mica_status scatter(const mica_embedding_args *a, const mica_wire *table,
   }
   return MICA_OK;
 }
-static mica_status scatter_units(const mica_embedding_args *a, const mica_wire *table, const mica_wire *in, int64_t first,
-                                 int64_t count) {
+static mica_status scatter_units(const mica_embedding_args *a, const mica_wire *table, const mica_wire *in,
+                                 int64_t first, int64_t count) {
   int64_t blocks = (a->C + EMBEDDING_BLOCK - 1) / EMBEDDING_BLOCK;
   mica_status status = MICA_OK;
   for (int64_t u = first; u < first + count && status >= 0; u++) {
-    int64_t begin, end, c0 = u % blocks * EMBEDDING_BLOCK, c1 = c0 + EMBEDDING_BLOCK < a->C ? c0 + EMBEDDING_BLOCK : a->C;
+    int64_t begin, end, c0 = u % blocks * EMBEDDING_BLOCK, c1 = c0 + EMBEDDING_BLOCK;
+    if (c1 > a->C) c1 = a->C;
     micak_group(table, a->B, u / blocks, &begin, &end);
     status = scatter(a, table, in, begin, end, c0, c1);
   }
@@ -121,16 +122,16 @@ static mica_status position_table(const mica_position_add_args *a, const mica_wi
   return MICA_OK;
 }
 
-#define POSITION_ROWS(face, port, bit, ...)                                                                              \
-  static mica_status position_##face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {       \
-    const mica_position_add_args *a = args;                                                                              \
-    return __VA_ARGS__;                                                                                                  \
-  }                                                                                                                      \
-  CPU_KERNEL(position_add_##face) {                                                                                      \
-    const mica_position_add_args *a = args;                                                                              \
-    const mica_port *outputs[] = { &a->port };                                                                           \
-    return micak_walk_rows(a->x.offsets, a->B, a->R, micak_ports_sum(outputs, 1, bit, a->B), first, count,               \
-                           position_##face##_rows, args, exec->scratch);                                                 \
+#define POSITION_ROWS(face, port, bit, ...)                                                                            \
+  static mica_status position_##face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {     \
+    const mica_position_add_args *a = args;                                                                            \
+    return __VA_ARGS__;                                                                                                \
+  }                                                                                                                    \
+  CPU_KERNEL(position_add_##face) {                                                                                    \
+    const mica_position_add_args *a = args;                                                                            \
+    const mica_port *outputs[] = { &a->port };                                                                         \
+    return micak_walk_rows(a->x.offsets, a->B, a->R, micak_ports_sum(outputs, 1, bit, a->B), first, count,             \
+                           position_##face##_rows, args, exec->scratch);                                               \
   }
 POSITION_ROWS(forward, y, MICA_V, position_down(a, &a->x.v, &a->w.v, &a->y.v, b, r0, r1, scratch))
 POSITION_ROWS(jvp, y, MICA_T, position_down(a, &a->x.t, &a->w.t, &a->y.t, b, r0, r1, scratch))

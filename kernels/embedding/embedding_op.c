@@ -42,7 +42,8 @@ static const mica_operand embedding_operands[] = {
     MICA_RANGE, "V", "row of the table for each row" },
   { "w", "B V C", AT(w), MICA_IN | MICA_PARAM, MICA_READS(MICA_V, 0, MICA_T, 0), MICA_WRITES_IN, MICA_ANY, NULL,
     "the table" },
-  { "y", "B R C", AT(y), MICA_OUT, MICA_READS(0, MICA_D, 0, MICA_TD), MICA_WRITES_OUT, MICA_ANY, NULL, "looked up rows" },
+  { "y", "B R C", AT(y), MICA_OUT, MICA_READS(0, MICA_D, 0, MICA_TD), MICA_WRITES_OUT, MICA_ANY, NULL,
+    "looked up rows" },
 };
 
 CPU_DISPATCH(embedding_forward)
@@ -72,7 +73,8 @@ static const mica_example_wire embedding_wires[] = {
 static const mica_example embedding_example = { "B=1 R=2 V=2 C=2", embedding_wires, MICA_COUNT(embedding_wires) };
 
 const mica_op mica_op_embedding = {
-  .size = sizeof(mica_op), .name = "embedding", .doc = "rows of a table by token", .args_size = sizeof(mica_embedding_args),
+  .size = sizeof(mica_op), .name = "embedding", .doc = "rows of a table by token",
+  .args_size = sizeof(mica_embedding_args),
   .dims = embedding_dims, .n_dims = MICA_COUNT(embedding_dims), .operands = embedding_operands,
   .n_operands = MICA_COUNT(embedding_operands), .kernels = embedding_kernels,
   .n_kernels = MICA_COUNT(embedding_kernels), .cases = embedding_cases, .n_cases = MICA_COUNT(embedding_cases),

@@ -66,7 +66,8 @@ static mica_status ce_backward_rows(const void *args, int64_t b, int64_t r0, int
   const int hard = a->label.v.data != NULL;
   micak_index_row labels = micak_index_row_of(&a->label, b);
   micak_plane logits = ROWS(logits, v), target = ROWS(target, v), weight = ROWS(weight, v), lse_in = ROWS(lse, v);
-  micak_plane loss_d = ROWS(loss, d), logits_d = ROWS(logits, d), target_d = ROWS(target, d), weight_d = ROWS(weight, d);
+  micak_plane loss_d = ROWS(loss, d), logits_d = ROWS(logits, d), target_d = ROWS(target, d);
+  micak_plane weight_d = ROWS(weight, d);
   mica_status status = MICA_OK;
   for (int64_t r = r0; r < r1; r++) {
     int64_t label = label_of(a, &labels, b, r, &status);
@@ -108,7 +109,8 @@ static mica_status ce_jvp_rows(const void *args, int64_t b, int64_t r0, int64_t 
   const int64_t C = a->C;
   const int hard = a->label.v.data != NULL;
   micak_index_row labels = micak_index_row_of(&a->label, b);
-  micak_plane logits = ROWS(logits, v), logits_t = ROWS(logits, t), target = ROWS(target, v), target_t = ROWS(target, t);
+  micak_plane logits = ROWS(logits, v), logits_t = ROWS(logits, t), target = ROWS(target, v);
+  micak_plane target_t = ROWS(target, t);
   micak_plane weight = ROWS(weight, v), weight_t = ROWS(weight, t), lse_in = ROWS(lse, v), lse_out = ROWS(lse, t);
   micak_plane loss_t = ROWS(loss, t);
   mica_status status = MICA_OK;
@@ -146,7 +148,8 @@ static mica_status ce_backward_jvp_rows(const void *args, int64_t b, int64_t r0,
   const int64_t C = a->C;
   const int hard = a->label.v.data != NULL;
   micak_index_row labels = micak_index_row_of(&a->label, b);
-  micak_plane logits = ROWS(logits, v), logits_t = ROWS(logits, t), target = ROWS(target, v), target_t = ROWS(target, t);
+  micak_plane logits = ROWS(logits, v), logits_t = ROWS(logits, t), target = ROWS(target, v);
+  micak_plane target_t = ROWS(target, t);
   micak_plane weight = ROWS(weight, v), weight_t = ROWS(weight, t), lse_v = ROWS(lse, v), lse_d = ROWS(lse, t);
   micak_plane loss_d = ROWS(loss, d), loss_td = ROWS(loss, td), logits_td = ROWS(logits, td);
   micak_plane target_td = ROWS(target, td), weight_td = ROWS(weight, td);
@@ -196,13 +199,13 @@ static mica_status ce_backward_jvp_rows(const void *args, int64_t b, int64_t r0,
   return MICA_OK;
 }
 
-#define ENTRY(face, FACE)                                                                                               \
-  CPU_KERNEL(cross_entropy_##face) {                                                                                    \
-    const mica_cross_entropy_args *a = args;                                                                            \
-    mica_status status = cross_entropy_check(a);                                                                        \
-    if (status < 0) return status;                                                                                      \
-    return micak_walk_rows(a->logits.offsets, a->B, a->R, cross_entropy_sums(a, FACE), first, count, ce_##face##_rows,  \
-                           args, exec->scratch);                                                                        \
+#define ENTRY(face, FACE)                                                                                              \
+  CPU_KERNEL(cross_entropy_##face) {                                                                                   \
+    const mica_cross_entropy_args *a = args;                                                                           \
+    mica_status status = cross_entropy_check(a);                                                                       \
+    if (status < 0) return status;                                                                                     \
+    return micak_walk_rows(a->logits.offsets, a->B, a->R, cross_entropy_sums(a, FACE), first, count, ce_##face##_rows, \
+                           args, exec->scratch);                                                                       \
   }
 ENTRY(forward, MICA_FORWARD)
 ENTRY(backward, MICA_BACKWARD)

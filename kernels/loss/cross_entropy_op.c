@@ -43,8 +43,8 @@ static const mica_operand cross_entropy_operands[] = {
     "factor of each row; absent: ones" },
   { "loss", "B R", AT(loss), MICA_OUT, MICA_READS(0, MICA_D, 0, MICA_D | MICA_TD), MICA_WRITES_OUT, MICA_ANY, NULL,
     "weighted cross-entropy of each row, in nats" },
-  { "lse", "B R", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY, NULL,
-    "log of the sum of exp of a row's logits; 0 in an ignored row" },
+  { "lse", "B R", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY,
+    NULL, "log of the sum of exp of a row's logits; 0 in an ignored row" },
 };
 
 CPU_DISPATCH(cross_entropy_forward)

@@ -11,7 +11,8 @@ static inline mica_status cross_entropy_check(const mica_cross_entropy_args *a) 
                       a->label.v.data ? "both" : "neither");
   return MICA_OK;
 }
-static inline mica_status cross_entropy_label_error(const mica_cross_entropy_args *a, int64_t label, int64_t b, int64_t r) {
+static inline mica_status cross_entropy_label_error(const mica_cross_entropy_args *a, int64_t label, int64_t b,
+                                                    int64_t r) {
   return mica_error(MICA_ERR_INVALID, "cross_entropy: label %lld at task %lld, row %lld, expected less than %lld "
                     "(negative: ignored)", (long long)label, (long long)b, (long long)r, (long long)a->C);
 }

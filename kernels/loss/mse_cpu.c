@@ -87,11 +87,11 @@ static mica_status mse_backward_jvp_rows(const void *args, int64_t b, int64_t r0
   return MICA_OK;
 }
 
-#define ENTRY(face, FACE)                                                                                               \
-  CPU_KERNEL(mse_##face) {                                                                                              \
-    const mica_mse_args *a = args;                                                                                      \
-    return micak_walk_rows(a->pred.offsets, a->B, a->R, mse_sums(a, FACE), first, count, mse_##face##_rows, args,       \
-                           exec->scratch);                                                                              \
+#define ENTRY(face, FACE)                                                                                              \
+  CPU_KERNEL(mse_##face) {                                                                                             \
+    const mica_mse_args *a = args;                                                                                     \
+    return micak_walk_rows(a->pred.offsets, a->B, a->R, mse_sums(a, FACE), first, count, mse_##face##_rows, args,      \
+                           exec->scratch);                                                                             \
   }
 ENTRY(forward, MICA_FORWARD)
 ENTRY(backward, MICA_BACKWARD)

@@ -71,14 +71,16 @@ static const double weight_td[1] = { -2 };
 static const mica_example_wire mse_wires[] = {
   { "pred.v", pred, 2, 0 },     { "pred.t", ones, 2, 0 },     { "target.v", target, 2, 0 }, { "target.t", zero, 2, 0 },
   { "weight.v", weight, 1, 0 }, { "weight.t", zero, 1, 0 },   { "loss.d", one, 1, 0 },      { "loss.td", zero, 1, 0 },
-  { "loss.v", loss, 1, 1 },     { "pred.d", pred_d, 2, 1 },   { "target.d", target_d, 2, 1 }, { "weight.d", weight_d, 1, 1 },
+  { "loss.v", loss, 1, 1 },     { "pred.d", pred_d, 2, 1 },   { "target.d", target_d, 2, 1 },
+  { "weight.d", weight_d, 1, 1 },
   { "loss.t", loss_t, 1, 1 },   { "pred.td", pred_td, 2, 1 }, { "target.td", target_td, 2, 1 },
   { "weight.td", weight_td, 1, 1 },
 };
 static const mica_example mse_example = { "B=1 R=1 C=2", mse_wires, MICA_COUNT(mse_wires) };
 
 const mica_op mica_op_mse = {
-  .size = sizeof(mica_op), .name = "mse", .doc = "weighted squared error of each row", .args_size = sizeof(mica_mse_args),
+  .size = sizeof(mica_op), .name = "mse", .doc = "weighted squared error of each row",
+  .args_size = sizeof(mica_mse_args),
   .dims = mse_dims, .n_dims = MICA_COUNT(mse_dims), .params = mse_params, .n_params = MICA_COUNT(mse_params),
   .operands = mse_operands, .n_operands = MICA_COUNT(mse_operands), .kernels = mse_kernels,
   .n_kernels = MICA_COUNT(mse_kernels), .cases = mse_cases, .n_cases = MICA_COUNT(mse_cases), .example = &mse_example,

@@ -21,7 +21,8 @@ INLINE const float *param_row(const mica_norm_args *a, const mica_wire *wire, in
 #define ROWS(port, wire) micak_plane_rows(&a->port.wire, a->port.offsets, b)
 #define BUFFER(i) (scratch + (i) * C)
 
-INLINE mica_status forward_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch, const int centered) {
+INLINE mica_status forward_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch,
+                                const int centered) {
   const mica_norm_args *a = args;
   const int64_t C = a->C;
   const float *w = weight_row(a, b, BUFFER(0)), *bias = param_row(a, &a->b.v, b, BUFFER(1));
@@ -142,7 +143,7 @@ INLINE const float *part(const micak_plane *p, int64_t r, int64_t c0, int64_t wi
   return micak_row_in(&q, r, width, buffer);
 }
 
-/* sums over the rows of tasks [begin, end) of dy x^ (w) and dy (b), or of their tangents, for `width` <= NV VW columns */
+/* sums over the rows of tasks [begin, end) of dy x^ (w) and dy (b), or of their tangents, `width` <= NV VW columns */
 INLINE void sum_rows(const mica_norm_args *a, int64_t begin, int64_t end, int64_t c0, int64_t width, vf w_sum[NV],
                      vf b_sum[NV], const int centered, const int second) {
   float buffer[4][NV * VW];
@@ -158,7 +159,8 @@ INLINE void sum_rows(const mica_norm_args *a, int64_t begin, int64_t end, int64_
         const float *xt = second ? part(&s.x_t, r, c0, width, buffer[2]) : x;
         const float *dyt = second ? part(&s.dy_t, r, c0, width, buffer[3]) : dy;
         float mean = centered ? micak_cell(&s.mean, r) : 0, rstd = micak_cell(&s.rstd, r);
-        float mean_t = second && centered ? micak_cell(&s.mean_t, r) : 0, rstd_t = second ? micak_cell(&s.rstd_t, r) : 0;
+        float mean_t = second && centered ? micak_cell(&s.mean_t, r) : 0;
+        float rstd_t = second ? micak_cell(&s.rstd_t, r) : 0;
 #define SUM_COLUMN(i, n)                                                                            \
   vf e = micak_ld(x + (i) * VW, n) - mean, xh = e * rstd, dyv = micak_ld(dy + (i) * VW, n);         \
   if (second) {                                                                                     \
@@ -216,21 +218,21 @@ INLINE mica_status params(const void *args, int64_t first, int64_t count, const 
 
 /* ---- entries ---- */
 
-#define ROWS_FACE(op, face, FACE, centered)                                                                             \
-  static mica_status op##_##face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {          \
-    return face##_rows(args, b, r0, r1, scratch, centered);                                                             \
-  }                                                                                                                     \
-  CPU_KERNEL(op##_##face) {                                                                                             \
-    const mica_norm_args *a = args;                                                                                     \
-    return micak_walk_rows(a->x.offsets, a->B, a->R, norm_sums(a, FACE), first, count, op##_##face##_rows, args,         \
-                           exec->scratch);                                                                              \
+#define ROWS_FACE(op, face, FACE, centered)                                                                            \
+  static mica_status op##_##face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {         \
+    return face##_rows(args, b, r0, r1, scratch, centered);                                                            \
+  }                                                                                                                    \
+  CPU_KERNEL(op##_##face) {                                                                                            \
+    const mica_norm_args *a = args;                                                                                    \
+    return micak_walk_rows(a->x.offsets, a->B, a->R, norm_sums(a, FACE), first, count, op##_##face##_rows, args,       \
+                           exec->scratch);                                                                             \
   }
-#define NORM_ENTRIES(op, centered)                                                                                      \
-  ROWS_FACE(op, forward, MICA_FORWARD, centered)                                                                        \
-  ROWS_FACE(op, backward, MICA_BACKWARD, centered)                                                                      \
-  ROWS_FACE(op, jvp, MICA_JVP, centered)                                                                                \
-  ROWS_FACE(op, backward_jvp, MICA_BACKWARD_JVP, centered)                                                              \
-  CPU_KERNEL(op##_backward_params) { return (void)exec, params(args, first, count, centered, 0); }                      \
+#define NORM_ENTRIES(op, centered)                                                                                     \
+  ROWS_FACE(op, forward, MICA_FORWARD, centered)                                                                       \
+  ROWS_FACE(op, backward, MICA_BACKWARD, centered)                                                                     \
+  ROWS_FACE(op, jvp, MICA_JVP, centered)                                                                               \
+  ROWS_FACE(op, backward_jvp, MICA_BACKWARD_JVP, centered)                                                             \
+  CPU_KERNEL(op##_backward_params) { return (void)exec, params(args, first, count, centered, 0); }                     \
   CPU_KERNEL(op##_backward_jvp_params) { return (void)exec, params(args, first, count, centered, 1); }
 
 NORM_ENTRIES(layernorm, 1)

@@ -13,13 +13,14 @@ static inline int norm_sums(const mica_norm_args *a, int face) {
   static const int bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
   for (int i = 0; i < 4; i++) {
     int input = i == 0, up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
-    if (input == up && micak_wire_sums(micak_wire((mica_port *)(uintptr_t)p[i], bit[face]), p[i]->offsets, a->B)) return 1;
+    if (input == up && micak_wire_sums(micak_wire((mica_port *)(uintptr_t)p[i], bit[face]), p[i]->offsets, a->B))
+      return 1;
   }
   return 0;
 }
 
-/* parameter gradients: a unit is (slot group, block of columns) of w and b together where they are grouped alike, else of
- * w first, then of b */
+/* parameter gradients: a unit is (slot group, block of columns) of w and b together where they are grouped alike, else
+ * of w first, then of b */
 typedef struct norm_cut {
   const mica_wire *w, *b;
   int64_t          blocks, w_units, b_units; /* fused: b_units == 0 */

@@ -144,7 +144,8 @@ static const double rms_dx[4] = { 1.5, -0.5, -0.5, -0.5 }, rms_yt[4] = { 1.5, -1
 static const double rms_dxt[4] = { -2.25, -0.25, -0.25, -0.25 }, rms_dwt[4] = { 6, 0, 0, 0 };
 static const mica_example_wire rmsnorm_wires[] = {
   { "x.v", rms_x, 4, 0 },      { "x.t", unit4, 4, 0 },           { "w.v", rms_w, 4, 0 },     { "w.t", zeros, 4, 0 },
-  { "y.d", unit4, 4, 0 },      { "y.td", zeros, 4, 0 },          { "y.v", rms_w, 4, 1 },     { "rstd.v", rms_rstd, 1, 1 },
+  { "y.d", unit4, 4, 0 },      { "y.td", zeros, 4, 0 },          { "y.v", rms_w, 4, 1 },
+  { "rstd.v", rms_rstd, 1, 1 },
   { "x.d", rms_dx, 4, 1 },     { "w.d", unit4, 4, 1 },           { "y.t", rms_yt, 4, 1 },
   { "rstd.t", rms_rstd_t, 1, 1 }, { "x.td", rms_dxt, 4, 1 },     { "w.td", rms_dwt, 4, 1 },
 };

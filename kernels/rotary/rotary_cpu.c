@@ -63,18 +63,18 @@ static mica_status turn(const mica_rotary_args *a, const mica_wire *in, const in
   return MICA_OK;
 }
 
-#define ENTRY(face, in, out, wire, bit, sign)                                                                            \
-  static mica_status face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {                  \
-    const mica_rotary_args *a = args;                                                                                    \
-    return turn(a, &a->in.wire, a->in.offsets, &a->out.wire, a->out.offsets, sign, b, r0, r1, scratch);                  \
-  }                                                                                                                      \
-  CPU_KERNEL(rotary_##face) {                                                                                            \
-    const mica_rotary_args *a = args;                                                                                    \
-    const mica_port *outputs[] = { &a->out };                                                                            \
-    tables t = tables_at(a, exec->scratch);                                                                              \
-    for (int64_t k = 0; k < a->D / 2; k++) t.frequency[k] = pow(a->base, -2.0 * (double)k / (double)a->D);               \
-    return micak_walk_rows(a->x.offsets, a->B, a->R, micak_ports_sum(outputs, 1, bit, a->B), first, count, face##_rows,  \
-                           args, exec->scratch);                                                                         \
+#define ENTRY(face, in, out, wire, bit, sign)                                                                          \
+  static mica_status face##_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {                \
+    const mica_rotary_args *a = args;                                                                                  \
+    return turn(a, &a->in.wire, a->in.offsets, &a->out.wire, a->out.offsets, sign, b, r0, r1, scratch);                \
+  }                                                                                                                    \
+  CPU_KERNEL(rotary_##face) {                                                                                          \
+    const mica_rotary_args *a = args;                                                                                  \
+    const mica_port *outputs[] = { &a->out };                                                                          \
+    tables t = tables_at(a, exec->scratch);                                                                            \
+    for (int64_t k = 0; k < a->D / 2; k++) t.frequency[k] = pow(a->base, -2.0 * (double)k / (double)a->D);             \
+    int sums = micak_ports_sum(outputs, 1, bit, a->B);                                                                 \
+    return micak_walk_rows(a->x.offsets, a->B, a->R, sums, first, count, face##_rows, args, exec->scratch);            \
   }
 ENTRY(forward, x, y, v, MICA_V, 1)
 ENTRY(jvp, x, y, t, MICA_T, 1)

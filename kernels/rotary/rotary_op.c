@@ -47,7 +47,8 @@ static const mica_operand rotary_operands[] = {
   { "x", "B R H D", AT(x), MICA_IN, MICA_READS(MICA_V, 0, MICA_T, 0), MICA_WRITES_IN, MICA_ANY, NULL, "heads to turn" },
   { "position", "B R", AT(position), MICA_IN | MICA_INDEX | MICA_OPTIONAL, MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V),
     MICA_WRITES_NONE, MICA_RANGE, "R", "position of each row; absent: its number within the task" },
-  { "y", "B R H D", AT(y), MICA_OUT, MICA_READS(0, MICA_D, 0, MICA_TD), MICA_WRITES_OUT, MICA_ANY, NULL, "turned heads" },
+  { "y", "B R H D", AT(y), MICA_OUT, MICA_READS(0, MICA_D, 0, MICA_TD), MICA_WRITES_OUT, MICA_ANY, NULL,
+    "turned heads" },
 };
 
 CPU_DISPATCH(rotary_forward)
@@ -80,7 +81,8 @@ static const mica_example_wire rotary_wires[] = {
 static const mica_example rotary_example = { "B=1 R=2 H=1 D=2 position=none", rotary_wires, MICA_COUNT(rotary_wires) };
 
 const mica_op mica_op_rotary = {
-  .size = sizeof(mica_op), .name = "rotary", .doc = "rotary position embedding: pairs of elements turn with the position",
+  .size = sizeof(mica_op), .name = "rotary",
+  .doc = "rotary position embedding: pairs of elements turn with the position",
   .args_size = sizeof(mica_rotary_args), .dims = rotary_dims, .n_dims = MICA_COUNT(rotary_dims),
   .params = rotary_params, .n_params = MICA_COUNT(rotary_params), .operands = rotary_operands,
   .n_operands = MICA_COUNT(rotary_operands), .kernels = rotary_kernels, .n_kernels = MICA_COUNT(rotary_kernels),

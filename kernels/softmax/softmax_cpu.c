@@ -139,12 +139,12 @@ static mica_status log_softmax_backward_jvp_rows(const void *args, int64_t b, in
   return MICA_OK;
 }
 
-#define ENTRY(op, face, port, bit)                                                                                      \
-  CPU_KERNEL(op##_##face) {                                                                                             \
-    const mica_softmax_args *a = args;                                                                                  \
-    const mica_port *outputs[] = { &a->port };                                                                          \
-    return micak_walk_rows(a->x.offsets, a->B, a->R, micak_ports_sum(outputs, 1, bit, a->B), first, count,              \
-                           op##_##face##_rows, args, exec->scratch);                                                    \
+#define ENTRY(op, face, port, bit)                                                                                     \
+  CPU_KERNEL(op##_##face) {                                                                                            \
+    const mica_softmax_args *a = args;                                                                                 \
+    const mica_port *outputs[] = { &a->port };                                                                         \
+    return micak_walk_rows(a->x.offsets, a->B, a->R, micak_ports_sum(outputs, 1, bit, a->B), first, count,             \
+                           op##_##face##_rows, args, exec->scratch);                                                   \
   }
 #define ENTRIES(op)                        \
   ENTRY(op, forward, y, MICA_V)            \
