@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common/names.h"
-#include "program/call.h"
+#include "program/scan.h"
 
 mica_status micah_fail_last(mica_program *program, mica_status status) {
   if (program->status >= 0) {
@@ -36,12 +36,15 @@ mica_status mica_program_create(mica_context *context, const char *name, mica_pr
   program->context = context;
   program->region = region;
   program->level = MICA_NO_AXIS;
+  atomic_init(&program->refs, 1);
   *out = program;
   return MICA_OK;
 }
 
 void mica_program_destroy(mica_program *program) {
-  if (!program) return;
+  if (!program || atomic_fetch_sub(&program->refs, 1) > 1) return;
+  for (int32_t e = 0; e < program->n_entries; e++)
+    if (program->entries[e].scan) micah_scan_release(program->entries[e].scan);
   micah_region region = program->region;  /* the program itself lies in it */
   micah_region_free(&region);
 }
@@ -83,6 +86,7 @@ mica_value micah_add_value(mica_program *program, const micah_value *value) {
   program->values = values;
   values[program->n_values] = *value;
   values[program->n_values].name = name;
+  values[program->n_values].scan_axis = -1;
   if (value->root < 0) values[program->n_values].root = program->n_values;
   return program->n_values++;
 }

@@ -45,7 +45,7 @@ static mica_status bind_one(mica_program *program, micah_entry *entry, const mic
 }
 
 /* two differentiable ports on the same memory would write one cotangent from one kernel: the second reads a copy. */
-static mica_status part_ports(mica_program *program, micah_entry *entry) {
+mica_status micah_part_ports(mica_program *program, micah_entry *entry) {
   const mica_op *op = entry->op;
   for (int i = 0; i < op->n_operands; i++) {
     if (entry->binds[i].value < 0 || (op->operands[i].role & MICA_INDEX)) continue;
@@ -101,7 +101,7 @@ mica_value mica_program_op(mica_program *program, const char *name, const char *
       return micah_fail(program, MICA_ERR_INVALID, "%s: %s port %s (%s) is not bound", entry.path, op->name,
                         operand->name, operand->doc ? operand->doc : operand->shape);
   }
-  if ((status = part_ports(program, &entry)) < 0) return status;
+  if ((status = micah_part_ports(program, &entry)) < 0) return status;
   if ((status = micah_unify(program, &entry)) < 0) return status;
   mica_value first = micah_make_outputs(program, &entry, program->n_entries);
   if (first < 0) return first;

@@ -81,6 +81,8 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   x->exec = micah_region_alloc(region, x->workers, sizeof *x->exec);
   x->list = micah_region_alloc(region, x->n_steps, sizeof *x->list);
   if (!x->arena || !x->exec || !x->list) return MICA_ERR_MEMORY;
+  for (int32_t e = 0; e < p->n_entries; e++)
+    if (p->entries[e].scan && p->live[e] && (status = micah_scan_create(x, e)) < 0) return status;
   x->kernel_scratch = (x->kernel_scratch + 63) / 64 * 64;
   for (int32_t w = 0; w < x->workers; w++) {
     x->exec[w] = (mica_exec){ .size = sizeof *x->exec, .scratch_bytes = x->kernel_scratch,
@@ -122,13 +124,14 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
 
 void mica_executor_destroy(mica_executor *x) {
   if (!x) return;
+  micah_scan_destroy(x);
   micah_region region = x->region;  /* the executor itself lies in it */
   micah_region_free(&region);
 }
 
 mica_status mica_executor_memory(const mica_executor *x, mica_memory *out) {
   if (!x || !out) return mica_error(MICA_ERR_INVALID, "mica_executor_memory: no executor or no out");
-  int64_t kernels = (int64_t)x->kernel_scratch * x->workers;
+  int64_t kernels = (int64_t)x->kernel_scratch * x->workers + micah_scan_bytes(x);
   *out = (mica_memory){ .saved = x->saved_bytes, .scratch = x->arena_bytes + kernels, .peak = x->peak_bytes + kernels };
   return MICA_OK;
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "program/executor.h"
+#include "program/scan.h"
 
 /* ---- packing ---- */
 
@@ -239,8 +239,9 @@ static void settle(planner *pl) {
         if (cotangent && !root->saved && !covers_row(pl, store, root->count)) store->zero = 1;
       }
       if (store->where != MICAH_SCRATCH) continue;
-      store->bytes = (micah_capacity(x, root->axis) * root->count * (int64_t)mica_dtype_size(micah_wire_dtype(x, v, bit)) +
-                      63) / 64 * 64;
+      int64_t rows = micah_capacity(x, root->axis);
+      if (root->scan_axis >= 0) rows *= micah_scan_checkpoints(x->capacity_longest[root->scan_axis]);
+      store->bytes = (rows * root->count * (int64_t)mica_dtype_size(micah_wire_dtype(x, v, bit)) + 63) / 64 * 64;
       int kept = outputs && !cotangent;  /* results stay until the next run */
       if (kept) store->last = x->n_groups - 1;
       if (!x->fused && (kept || store->first_segment != store->last_segment)) store->where = MICAH_SAVED_BLOCK;

@@ -2,6 +2,8 @@
 #ifndef MICAH_PROGRAM_H
 #define MICAH_PROGRAM_H
 
+#include <stdatomic.h>
+
 #include "mica/program.h"
 #include "program/region.h"
 
@@ -25,7 +27,8 @@ typedef struct micah_value {
   double    fill;              /* constants */
   int32_t   entry, operand;    /* who writes it; -1: outside */
   int32_t   call;              /* the call whose results mica_program_port finds; -1: none */
-  int32_t   saved;             /* a saved operand: no name, no reader but its own entry */
+  int32_t   saved;             /* a saved operand: no reader but its own entry */
+  int32_t   scan_axis;         /* checkpoints of a loop over this axis: so many rows a task; else -1 */
 } micah_value;
 
 enum { MICAH_DIM_AXIS = -1, MICAH_DIM_INSERTED = -2 };
@@ -67,6 +70,7 @@ typedef struct micah_call {
 struct mica_program {
   mica_context *context;
   micah_region  region;
+  atomic_int    refs;          /* holders: the caller, and entries whose loop body this is */
   char         *name;
   mica_status   status;        /* first failure */
   char          message[1024];
@@ -114,6 +118,8 @@ int micah_port_dims(const mica_op *op, const mica_operand *operand, int32_t dim[
 
 /* unify the sizes of an entry's bound operands, complete the rest by infer(). */
 mica_status micah_unify(mica_program *program, micah_entry *entry);
+/* give a port a copy when another differentiable port of the entry is bound to the same memory. */
+mica_status micah_part_ports(mica_program *program, micah_entry *entry);
 /* make values for the outputs and saved operands of a unified entry, which will get this index; first output. */
 mica_value  micah_make_outputs(mica_program *program, micah_entry *entry, int32_t index);
 
