@@ -196,10 +196,14 @@ static mica_status encode(work *w, const double *values, int64_t rows) {
   return w->job->family->encode(t->self, values, rows, w->in.columns, sizes, &batch);
 }
 
-static mica_status predict_one(work *w, const double *values, int64_t rows, int64_t sequence, int64_t at) {
+static mica_status predict_one(work *w, double *values, int64_t rows, int64_t sequence) {
   prediction *p = w->p;
   const micah_tasks *t = &w->tasks;
   int64_t columns = t->outputs, first, count;
+  /* only the last target may be unknown. nothing sees it, so any number does in its place: so its row keeps its weight,
+   * which says that a prediction is made there */
+  int unknown = isnan(values[rows * w->in.columns - 1]);
+  if (unknown) values[rows * w->in.columns - 1] = 0;
   mica_status status = encode(w, values, rows);
   if (status >= 0) status = micah_runner_set(w->runner, &w->feed, 0, 1);
   if (status < 0) return status;
@@ -209,8 +213,7 @@ static mica_status predict_one(work *w, const double *values, int64_t rows, int6
   if (status >= 0) status = micah_runner_run(w->runner, MICA_PASS_FORWARD);
   if (status >= 0) status = grow(p, count, columns);
   if (status < 0) return status;
-  int unknown = isnan(values[rows * w->in.columns - 1]); /* only the last target may be */
-  int64_t position = at, last = -1;
+  int64_t position = 0, last = -1;
   for (int64_t r = 0; r < count; r++) {
     double weight = micah_view_weight(&w->runner->view, r);
     if (!(weight > 0)) continue;
@@ -262,7 +265,7 @@ static mica_status run(work *w) {
   for (int64_t i = 0; status >= 0 && i < in->sequences; i++)
     for (int64_t r = 0; status >= 0 && r < in->rows; r += window) {
       int64_t rows = in->rows - r < window ? in->rows - r : window;
-      status = predict_one(w, in->values + (i * in->rows + r) * in->columns, rows, sequence++, 0);
+      status = predict_one(w, in->values + (i * in->rows + r) * in->columns, rows, sequence++);
     }
   if (status >= 0) status = by_position(w);
   p->public.sequences = sequence, p->public.values = p->values, p->public.sequence = p->sequence;
