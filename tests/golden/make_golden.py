@@ -177,6 +177,21 @@ golden("cross_entropy", "B=2 R=2 C=3 label=none", {"logits": (2, 2, 3), "weight"
 golden("softmax", "B=2 R=2 C=3", {"x": (2, 2, 3)})(lambda x: torch.exp(x) / torch.exp(x).sum(-1, keepdim=True))
 golden("log_softmax", "B=2 R=2 C=3", {"x": (2, 2, 3)})(lambda x: x - torch.log(torch.exp(x).sum(-1, keepdim=True)))
 
+# ---- reductions and moves ----
+AXES = {"row": (1,), "column": (2,), "all": (1, 2)}
+REDUCE = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "logsumexp": torch.logsumexp}
+for _name, _f in REDUCE.items():
+    for _axis, _dims in AXES.items():
+        golden(_name, f"B=2 R=3 C=2 axis={_axis}", {"x": (2, 3, 2)})(lambda x, f=_f, d=_dims: f(x, d, keepdim=True))
+golden("concat", "B=2 Ra=2 Ca=1 Rb=2 Cb=2", {"a": (2, 2, 1), "b": (2, 2, 2)})(lambda a, b: torch.cat([a, b], 2))
+golden("concat", "B=2 Ra=2 Ca=2 Rb=1 Cb=2 axis=row", {"a": (2, 2, 2), "b": (2, 1, 2)})(lambda a, b: torch.cat([a, b], 1))
+golden("slice", "B=2 R=5 C=3 row=1 step=2 column=1 Cy=2", {"x": (2, 5, 3)})(lambda x: x[:, 1::2, 1:3])
+golden("transpose", "B=2 R=2 C=3", {"x": (2, 2, 3)})(lambda x: x.mT + 0)
+PICK = torch.tensor([[2, -1, 0, 2], [1, 1, -1, 0]])
+PICKED = F.one_hot(PICK + 1, 4)[..., 1:].double()  # -1 picks nothing
+golden("gather", "B=2 R=4 V=3 C=2", {"x": (2, 3, 2)}, index={"index": PICK})(lambda x: PICKED @ x)
+golden("scatter_add", "B=2 R=4 V=3 C=2", {"x": (2, 4, 2)}, index={"index": PICK})(lambda x: PICKED.mT @ x)
+
 
 # ---- values ----
 def line(kind, wire, x):
