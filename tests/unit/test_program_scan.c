@@ -42,7 +42,8 @@ static mica_program *loop_program(const mica_program *body) {
   mica_value h = mica_program_input(p, "h", MICA_F32, MICA_NO_AXIS, 1, three);
   mica_value gain = mica_program_input(p, "gain", MICA_F32, MICA_NO_AXIS, 1, three);
   mica_value start = op1(p, "start", "tanh", NULL, "x", h);
-  mica_value rows = scan_cell(p, body, step, x, start, param(p, "c0", 3, 0), gain, param(p, "w", 3, 2));
+  mica_value c0 = param(p, "c0", 3, 0), w = param(p, "w", 3, 2);
+  mica_value rows = scan_cell(p, body, step, x, start, c0, gain, w);
   mica_value both = op2(p, "both", "mul", NULL, "a", rows, "b", mica_program_port(p, rows, "sum"));
   OK(mica_program_output(p, "both", both));
   OK(mica_program_output(p, "g", mica_program_port(p, rows, "g")));
