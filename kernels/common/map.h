@@ -1,5 +1,5 @@
-/* map.h: CPU kernels that map up to 7 inputs to one output, element by element, with broadcasting; the output may have to be
- * summed over what it lacks. kernels see plain blocks of floats side by side. no op logic.
+/* map.h: CPU kernels that map up to 7 inputs to one output, element by element, with broadcasting; the output may have
+ * to be summed over what it lacks. kernels see plain blocks of floats side by side. no op logic.
  *
  * where the output goes decides the cut:
  *   LOCAL  each row of the job writes its own row (a column-broadcast output: the sum of its row)
@@ -132,7 +132,8 @@ static inline double map_row_sum(const map_job *job, const map_task *task, int64
 static inline int map_unbroken(const map_job *job, const map_task *task, const micak_plane *out) {
   if (out->row != job->C || (out->col != 1 && job->C != 1)) return 0;
   for (int k = 0; k < MAP_INPUTS; k++)
-    if (task->in[k].at && (task->in[k].row != job->C || task->in[k].col != 1 || task->in[k].dtype != MICA_F32)) return 0;
+    if (task->in[k].at &&
+        (task->in[k].row != job->C || task->in[k].col != 1 || task->in[k].dtype != MICA_F32)) return 0;
   return 1;
 }
 
@@ -190,7 +191,8 @@ static inline int64_t map_blocks(const map_job *job) {
   return job->out.cols == job->C ? (job->C + MAP_COLUMNS - 1) / MAP_COLUMNS : 1;
 }
 
-/* columns [c, c + n) of the one output row of slot group g; n is 1 and the row is summed where the output has one column */
+/* columns [c, c + n) of the one output row of slot group g; n is 1 and the row is summed where the output has one
+ * column */
 static inline void map_group(const map_job *job, int64_t g, int64_t block) {
   int64_t begin, end;
   int     whole = job->out.cols == job->C;   /* each column its own sum */

@@ -1,7 +1,7 @@
 /* simd.h: vectors of float for the CPU kernels, one source for every instruction set.
  *
- * included by <op>_cpu.c, which is compiled once per instruction set (common/isa.h): MICAK_ISA_AVX512, MICAK_ISA_AVX2 or
- * portable (vectors of 4 by the compiler's own vector types: SSE2, NEON, anything).
+ * included by <op>_cpu.c, which is compiled once per instruction set (common/isa.h): MICAK_ISA_AVX512, MICAK_ISA_AVX2
+ * or portable (vectors of 4 by the compiler's own vector types: SSE2, NEON, anything).
  *
  *   vf  VW floats        vi  VW int32        vm  a mask, one truth value a lane: only from comparisons and vm_* calls
  *
@@ -10,9 +10,9 @@
  *   for (i = 0; i + VW <= n; i += VW) v_store(y + i, v_exp(v_load(x + i)));
  *   if (i < n) v_store_n(y + i, v_exp(v_load_n(x + i, n - i)), n - i);
  *
- * functions: error at most 2 ulp of the result over the whole range unless said otherwise, NaN in gives NaN out, +-inf as
- * in C's libm (tests/unit/test_simd_math.c). polynomials are minimax fits of our own; the reductions are those of Cephes
- * (Moshier) and of Cody and Waite, "Software manual for the elementary functions" (1980). */
+ * functions: error at most 2 ulp of the result over the whole range unless said otherwise, NaN in gives NaN out, +-inf
+ * as in C's libm (tests/unit/test_simd_math.c). polynomials are minimax fits of our own; the reductions are those of
+ * Cephes (Moshier) and of Cody and Waite, "Software manual for the elementary functions" (1980). */
 #ifndef MICA_KERNELS_COMMON_SIMD_H
 #define MICA_KERNELS_COMMON_SIMD_H
 
@@ -133,8 +133,8 @@ static inline vm v_ge(vf a, vf b) { return v_le(b, a); }
 static inline vf v_keep(vm mask, vf x) { return v_select(mask, x, v_zero()); }
 static inline vm v_isnan(vf x) { return v_ne(x, x); }
 
-/* ---- arithmetic: +, -, *, / are the operators. write v_fma in a * b + c * d: the compiler may fuse either product, and not
- * the same one in a loop and in its tail ---- */
+/* ---- arithmetic: +, -, *, / are the operators. write v_fma in a * b + c * d: the compiler may fuse either product,
+ * and not the same one in a loop and in its tail ---- */
 
 /* a b + c, rounded once where the machine can */
 

@@ -1,5 +1,5 @@
-/* binary operations and where on the CPU. backward faces have two phases: outputs that are local to rows, then outputs that
- * sum over rows or tasks (broadcast operands, shared parameters) */
+/* binary operations and where on the CPU. backward faces have two phases: outputs that are local to rows, then outputs
+ * that sum over rows or tasks (broadcast operands, shared parameters) */
 #include "common/isa.h"
 #include "elementwise/binary_split_internal.h"
 

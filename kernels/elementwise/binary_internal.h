@@ -1,8 +1,8 @@
 /* binary_internal.h: the one list of binary operations with their derivatives, for the reference and in vectors.
  *
  * ROW(name, reads, f, fa, fb, faa, fab, fbb, then the same in vectors)
- *   reads  what the derivatives are functions of: AB both values, M the mask, N nothing; S both, with f'' zero; D: f' zero
- *   in all: a and b are the values, m the mask (not zero: a) */
+ *   reads  what the derivatives are functions of: AB both values, M the mask, N nothing; S both, with f'' zero; D: f'
+ *   zero in all: a and b are the values, m the mask (not zero: a) */
 #ifndef MICAK_BINARY_INTERNAL_H
 #define MICAK_BINARY_INTERNAL_H
 

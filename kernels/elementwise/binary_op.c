@@ -6,7 +6,8 @@
 #define AT(field) offsetof(mica_binary_args, field)
 
 static const mica_dim binary_dims[] = {
-  { "B", AT(B) }, { "R", AT(R) }, { "C", AT(C) }, { "Rb", AT(Rb) }, { "Cb", AT(Cb) }, { "Rm", AT(Rm) }, { "Cm", AT(Cm) },
+  { "B", AT(B) }, { "R", AT(R) }, { "C", AT(C) }, { "Rb", AT(Rb) }, { "Cb", AT(Cb) },
+  { "Rm", AT(Rm) }, { "Cm", AT(Cm) },
 };
 
 /* ---- splits, shapes, cost ---- */
@@ -36,7 +37,9 @@ static void binary_split_forward(const void *args, mica_split *split) { split_do
 static void binary_split_jvp(const void *args, mica_split *split) { split_down(args, MICA_JVP, split); }
 static void binary_split_backward(const void *args, mica_split *split) { split_local(args, MICA_BACKWARD, split); }
 static void binary_split_backward_sums(const void *args, mica_split *split) { split_sums(args, MICA_BACKWARD, split); }
-static void binary_split_backward_jvp(const void *args, mica_split *split) { split_local(args, MICA_BACKWARD_JVP, split); }
+static void binary_split_backward_jvp(const void *args, mica_split *split) {
+  split_local(args, MICA_BACKWARD_JVP, split);
+}
 static void binary_split_backward_jvp_sums(const void *args, mica_split *split) {
   split_sums(args, MICA_BACKWARD_JVP, split);
 }
@@ -83,7 +86,9 @@ static void binary_cost(const void *args, int face, double *flop, double *bytes)
   { "B=64 R=82 C=256 Rb=82 Cb=256" mask1, MICA_CASE_BENCH },                    \
   { "B=64 R=82 C=256 Rb=1 Cb=256" mask1, MICA_CASE_BENCH }
 static const mica_case binary_cases[] = { CASES_OF("", "") };
-static const mica_case where_cases[] = { CASES_OF("", " Rm=1 Cm=1"), { "B=2 R=5 C=6 Rb=1 Cb=6 Rm=5 Cm=1", MICA_CASE_PACKED } };
+static const mica_case where_cases[] = {
+  CASES_OF("", " Rm=1 Cm=1"), { "B=2 R=5 C=6 Rb=1 Cb=6 Rm=5 Cm=1", MICA_CASE_PACKED },
+};
 
 /* ---- one descriptor each ---- */
 
@@ -144,8 +149,8 @@ static const mica_case where_cases[] = { CASES_OF("", " Rm=1 Cm=1"), { "B=2 R=5 
     list_cases, &name##_example, count_dims, 0, count_operands, MICA_COUNT(name##_kernels), MICA_COUNT(list_cases), \
     2.0, complete, binary_cost };
 
-/* the example: a = (a0, a1), b = b0 broadcast, tangents (1, 0) and 2, cotangent (1, 3), its tangent (0, 1). with fa, fb ... at
- * the two elements: y.t = fa (1, 0) + 2 fb; a.d = fa (1, 3); b.d = the sum of fb (1, 3); and so on */
+/* the example: a = (a0, a1), b = b0 broadcast, tangents (1, 0) and 2, cotangent (1, 3), its tangent (0, 1). with fa, fb
+ * ... at the two elements: y.t = fa (1, 0) + 2 fb; a.d = fa (1, 3); b.d = the sum of fb (1, 3); and so on */
 static const double ex_at[2] = { 1, 0 }, ex_bt[1] = { 2 }, ex_d[2] = { 1, 3 }, ex_td[2] = { 0, 1 };
 #define EXAMPLE(name, a0, a1, b0, y0, y1, yt0, yt1, ad0, ad1, bd, atd0, atd1, btd)                              \
   static const double name##_a[2] = { a0, a1 }, name##_b[1] = { b0 }, name##_y[2] = { y0, y1 };                 \
@@ -153,7 +158,8 @@ static const double ex_at[2] = { 1, 0 }, ex_bt[1] = { 2 }, ex_d[2] = { 1, 3 }, e
   static const double name##_atd[2] = { atd0, atd1 }, name##_btd[1] = { btd };                                  \
   static const mica_example_wire name##_wires[] = {                                                             \
     { "a.v", name##_a, 2, 0 },     { "a.t", ex_at, 2, 0 },        { "b.v", name##_b, 1, 0 },  { "b.t", ex_bt, 1, 0 }, \
-    { "y.d", ex_d, 2, 0 },         { "y.td", ex_td, 2, 0 },       { "y.v", name##_y, 2, 1 },  { "y.t", name##_yt, 2, 1 }, \
+    { "y.d", ex_d, 2, 0 },         { "y.td", ex_td, 2, 0 },       { "y.v", name##_y, 2, 1 },                     \
+    { "y.t", name##_yt, 2, 1 },                                                                                 \
     { "a.d", name##_ad, 2, 1 },    { "b.d", name##_bd, 1, 1 },    { "a.td", name##_atd, 2, 1 },                 \
     { "b.td", name##_btd, 1, 1 },                                                                               \
   };                                                                                                            \
@@ -180,14 +186,17 @@ BINARY_OP(ge, MICA_ANY, "1 where a >= b, else 0; derivatives are zero", 4, 3, 4,
 BINARY_OP(eq, MICA_ANY, "1 where a = b, else 0; derivatives are zero", 4, 5, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 BINARY_OP(ne, MICA_ANY, "1 where a is not b, else 0; derivatives are zero", 4, 5, 4, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
-static const mica_operand where_operands[] = { MASK_OPERAND, A_OPERAND(where), B_OPERAND(where, MICA_ANY), Y_OPERAND(where) };
+static const mica_operand where_operands[] = {
+  MASK_OPERAND, A_OPERAND(where), B_OPERAND(where, MICA_ANY), Y_OPERAND(where),
+};
 static const double where_mask[2] = { 1, 0 }, where_a[2] = { 1, 2 }, where_b[1] = { 4 }, where_y[2] = { 1, 4 };
 static const double where_yt[2] = { 1, 2 }, where_ad[2] = { 1, 0 }, where_bd[1] = { 3 }, where_atd[2] = { 0, 0 };
 static const double where_btd[1] = { 1 };
 static const mica_example_wire where_wires[] = {
   { "mask.v", where_mask, 2, 0 }, { "a.v", where_a, 2, 0 },     { "a.t", ex_at, 2, 0 },      { "b.v", where_b, 1, 0 },
   { "b.t", ex_bt, 1, 0 },         { "y.d", ex_d, 2, 0 },        { "y.td", ex_td, 2, 0 },     { "y.v", where_y, 2, 1 },
-  { "y.t", where_yt, 2, 1 },      { "a.d", where_ad, 2, 1 },    { "b.d", where_bd, 1, 1 },   { "a.td", where_atd, 2, 1 },
+  { "y.t", where_yt, 2, 1 },      { "a.d", where_ad, 2, 1 },    { "b.d", where_bd, 1, 1 },
+  { "a.td", where_atd, 2, 1 },
   { "b.td", where_btd, 1, 1 },
 };
 static const mica_example where_example = { "B=1 R=1 C=2 Rb=1 Cb=1", where_wires, MICA_COUNT(where_wires) };

@@ -1,7 +1,8 @@
 #include "common/ref.h"
 #include "elementwise/binary_internal.h"
 
-#define BINARY_EXTERN(name, bits, e, ea, eb, eaa, eab, ebb, w, wa, wb, waa, wab, wbb) extern const mica_op mica_op_##name;
+#define BINARY_EXTERN(name, bits, e, ea, eb, eaa, eab, ebb, w, wa, wb, waa, wab, wbb) \
+  extern const mica_op mica_op_##name;
 MICAK_BINARY_LIST(BINARY_EXTERN)
 
 #define real double

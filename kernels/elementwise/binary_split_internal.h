@@ -12,7 +12,8 @@ enum { BINARY_AV = 1, BINARY_BV = 2, BINARY_AT = 4, BINARY_BT = 8, BINARY_YD = 1
 static inline uint32_t binary_reads(int bits, int face) {
   uint32_t values = (bits & BINARY_VALUES ? BINARY_AV | BINARY_BV : 0u) | (bits & BINARY_MASK ? BINARY_MV : 0u);
   uint32_t tangents = bits & BINARY_ONLY_B ? BINARY_BT : BINARY_AT | BINARY_BT;
-  if (face == MICA_FORWARD) return BINARY_BV | (bits & BINARY_ONLY_B ? 0u : BINARY_AV) | (bits & BINARY_MASK ? BINARY_MV : 0u);
+  if (face == MICA_FORWARD)
+    return BINARY_BV | (bits & BINARY_ONLY_B ? 0u : BINARY_AV) | (bits & BINARY_MASK ? BINARY_MV : 0u);
   if (!(bits & BINARY_FIRST)) return 0;
   if (face == MICA_BACKWARD) return values | BINARY_YD;
   if (face == MICA_JVP) return values | tangents;
@@ -24,7 +25,7 @@ static inline int binary_job(const mica_binary_args *a, int bits, int face, int 
   int up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
   if (k && !up) return 0;
   const mica_port *port = !up ? &a->y : k ? &a->b : &a->a;
-  const mica_wire *wire = face == MICA_FORWARD ? &port->v : face == MICA_JVP ? &port->t : face == MICA_BACKWARD ? &port->d : &port->td;
+  const mica_wire *by_face[MICA_NFACE] = { &port->v, &port->d, &port->t, &port->td }, *wire = by_face[face];
   int64_t rows = up && k ? a->Rb : a->R, cols = up && k ? a->Cb : a->C;
   *job = (map_job){ a, a->B, a->R, a->C, a->y.offsets, binary_reads(bits, face), 0,
                     { { &a->a.v, a->a.offsets, a->R, a->C }, { &a->b.v, a->b.offsets, a->Rb, a->Cb },

@@ -1,5 +1,5 @@
-/* unary_internal.h: the one list of unary operations, each with its derivatives, twice: plain C for the reference, vectors
- * for the CPU kernels. the oracle shares no code with the kernels.
+/* unary_internal.h: the one list of unary operations, each with its derivatives, twice: plain C for the reference,
+ * vectors for the CPU kernels. the oracle shares no code with the kernels.
  *
  * ROW(name, from, order, f, f1, f2, then the same in vectors)
  *   from   what f' and f'' are functions of: X the input, Y the output, N nothing

@@ -3,7 +3,8 @@
 #include "move/move_internal.h"
 
 /* columns [c, c + n) of output row r from row ri (-1: zeros), column ci of the source */
-static void put(const micak_plane *out, int64_t r, int64_t c, const micak_plane *in, int64_t ri, int64_t ci, int64_t n) {
+static void put(const micak_plane *out, int64_t r, int64_t c, const micak_plane *in, int64_t ri, int64_t ci,
+                int64_t n) {
   float *to = out->at + r * out->row + c * out->col;
   if (n <= 0) return;
   if (ri < 0 || !in->at) {
@@ -15,7 +16,8 @@ static void put(const micak_plane *out, int64_t r, int64_t c, const micak_plane 
   else if (out->col == 1 && in->col == 1)
     for (int64_t i = 0; i < n; i++) to[i] += from[i];
   else
-    for (int64_t i = 0; i < n; i++) to[i * out->col] = out->add ? to[i * out->col] + from[i * in->col] : from[i * in->col];
+    for (int64_t i = 0; i < n; i++)
+      to[i * out->col] = out->add ? to[i * out->col] + from[i * in->col] : from[i * in->col];
 }
 
 static micak_plane plane_of(const mica_port *port, int face, int64_t b) {
@@ -32,7 +34,8 @@ static mica_status concat_down(const void *args, int64_t b, int64_t r0, int64_t 
   (void)scratch;
   const move_job         *job = args;
   const mica_concat_args *a = job->args;
-  micak_plane out = plane_of(&a->y, job->face, b), pa = plane_of(&a->a, job->face, b), pb = plane_of(&a->b, job->face, b);
+  micak_plane out = plane_of(&a->y, job->face, b);
+  micak_plane pa = plane_of(&a->a, job->face, b), pb = plane_of(&a->b, job->face, b);
   int64_t ra = micak_rows(a->a.offsets, b, a->Ra), rb = micak_rows(a->b.offsets, b, a->Rb);
   for (int64_t r = r0; r < r1 && out.at; r++)
     if (a->axis == MOVE_ROW) {

@@ -56,7 +56,8 @@ static const double ones[6] = { 1, 1, 1, 1, 1, 1 };
 
 #define AT(field) offsetof(mica_concat_args, field)
 static const mica_dim concat_dims[] = {
-  { "B", AT(B) }, { "R", AT(R) }, { "C", AT(C) }, { "Ra", AT(Ra) }, { "Ca", AT(Ca) }, { "Rb", AT(Rb) }, { "Cb", AT(Cb) },
+  { "B", AT(B) }, { "R", AT(R) }, { "C", AT(C) }, { "Ra", AT(Ra) }, { "Ca", AT(Ca) },
+  { "Rb", AT(Rb) }, { "Cb", AT(Cb) },
 };
 static const mica_param concat_params[] = {
   { "axis", MICA_PARAM_CHOICE, AT(axis), 1, 0, 1, "row|column", "along which a and b are put together" },
@@ -100,8 +101,8 @@ static const mica_example_wire concat_wires[] = {
   { "a.d", concat_ad, 2, 1 }, { "b.d", concat_bd, 1, 1 }, { "a.td", concat_atd, 2, 1 }, { "b.td", concat_btd, 1, 1 },
 };
 static const mica_example concat_example = { "B=1 Ra=1 Ca=2 Rb=1 Cb=1", concat_wires, MICA_COUNT(concat_wires) };
-DESCRIPTOR(concat, "a and b side by side (axis=column) or one after the other (axis=row)", mica_concat_args, concat_dims,
-           concat_params, 1, concat_infer, concat_cost)
+DESCRIPTOR(concat, "a and b side by side (axis=column) or one after the other (axis=row)", mica_concat_args,
+           concat_dims, concat_params, 1, concat_infer, concat_cost)
 #undef AT
 
 /* ---- slice ---- */
@@ -122,13 +123,14 @@ static const mica_operand slice_operands[] = {
 static mica_status slice_infer(void *args) {
   mica_slice_args *a = args;
   if (a->row < 0 || a->column < 0 || a->step < 1 || a->row > a->R || a->column > a->C)
-    return mica_error(MICA_ERR_SHAPE, "slice: begins at row %lld, column %lld with step %lld, x has %lld rows, %lld columns",
-                      (long long)a->row, (long long)a->column, (long long)a->step, (long long)a->R, (long long)a->C);
+    return mica_error(MICA_ERR_SHAPE, "slice: begins at row %lld, column %lld with step %lld, x has %lld rows, "
+                      "%lld columns", (long long)a->row, (long long)a->column, (long long)a->step,
+                      (long long)a->R, (long long)a->C);
   if (a->Ry < 0) a->Ry = (a->R - a->row + a->step - 1) / a->step;
   if (a->Cy < 0) a->Cy = a->C - a->column;
   if (a->column + a->Cy > a->C || (a->Ry && a->row + (a->Ry - 1) * a->step >= a->R))
-    return mica_error(MICA_ERR_SHAPE, "slice: %lld rows and %lld columns from row %lld, column %lld with step %lld do not "
-                      "fit in %lld rows, %lld columns", (long long)a->Ry, (long long)a->Cy, (long long)a->row,
+    return mica_error(MICA_ERR_SHAPE, "slice: %lld rows and %lld columns from row %lld, column %lld with step %lld do "
+                      "not fit in %lld rows, %lld columns", (long long)a->Ry, (long long)a->Cy, (long long)a->row,
                       (long long)a->column, (long long)a->step, (long long)a->R, (long long)a->C);
   return MICA_OK;
 }
@@ -149,15 +151,16 @@ static const mica_case slice_cases[] = {
   { "B=64 R=82 C=256 step=2", MICA_CASE_BENCH },
 };
 /* every second row, the second column on */
-static const double slice_x[6] = { 1, 2, 3, 4, 5, 6 }, slice_y[2] = { 2, 6 }, slice_d[2] = { 7, 8 }, slice_td[2] = { 3, 5 };
+static const double slice_x[6] = { 1, 2, 3, 4, 5, 6 }, slice_y[2] = { 2, 6 };
+static const double slice_d[2] = { 7, 8 }, slice_td[2] = { 3, 5 };
 static const double slice_xd[6] = { 0, 7, 0, 0, 0, 8 }, slice_xtd[6] = { 0, 3, 0, 0, 0, 5 };
 static const mica_example_wire slice_wires[] = {
   { "x.v", slice_x, 6, 0 }, { "x.t", ones, 6, 0 }, { "y.d", slice_d, 2, 0 },  { "y.td", slice_td, 2, 0 },
   { "y.v", slice_y, 2, 1 }, { "y.t", ones, 2, 1 }, { "x.d", slice_xd, 6, 1 }, { "x.td", slice_xtd, 6, 1 },
 };
 static const mica_example slice_example = { "B=1 R=3 C=2 column=1 step=2", slice_wires, MICA_COUNT(slice_wires) };
-DESCRIPTOR(slice, "rows and columns of x from a first one on", mica_slice_args, slice_dims, slice_params, 3, slice_infer,
-           slice_cost)
+DESCRIPTOR(slice, "rows and columns of x from a first one on", mica_slice_args, slice_dims, slice_params, 3,
+           slice_infer, slice_cost)
 #undef AT
 
 /* ---- transpose ---- */
@@ -188,7 +191,8 @@ static const mica_example_wire transpose_wires[] = {
   { "x.d", transpose_xd, 4, 1 }, { "x.td", transpose_y, 4, 1 },
 };
 static const mica_example transpose_example = { "B=1 R=2 C=2", transpose_wires, MICA_COUNT(transpose_wires) };
-DESCRIPTOR(transpose, "the two inner axes exchanged", mica_transpose_args, transpose_dims, NULL, 0, NULL, transpose_cost)
+DESCRIPTOR(transpose, "the two inner axes exchanged", mica_transpose_args, transpose_dims, NULL, 0, NULL,
+           transpose_cost)
 #undef AT
 
 /* ---- gather, scatter_add ---- */
@@ -212,7 +216,9 @@ static void index_split(const mica_gather_args *a, int scatter, int face, mica_s
     *split = (mica_split){ .units = a->B * ((a->C + MOVE_BLOCK - 1) / MOVE_BLOCK), .grain = 1 };
 }
 static void gather_split(const mica_gather_args *a, int face, mica_split *split) { index_split(a, 0, face, split); }
-static void scatter_add_split(const mica_gather_args *a, int face, mica_split *split) { index_split(a, 1, face, split); }
+static void scatter_add_split(const mica_gather_args *a, int face, mica_split *split) {
+  index_split(a, 1, face, split);
+}
 static mica_status scatter_add_infer(void *args) {
   const mica_gather_args *a = args;
   if (a->V >= 0) return MICA_OK;

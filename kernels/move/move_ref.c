@@ -17,6 +17,7 @@ static mica_status move_bad_index(int scatter, int64_t b, int64_t r, int64_t v, 
 #undef F
 #undef LD
 #undef ADD
+#undef LINEAR_FACE
 #undef LINEAR_FACES
 
 #define real float

@@ -1,5 +1,5 @@
-/* reductions on the CPU. sum, mean and the derivatives of logsumexp are maps with broadcasting (common/map.h); max and the
- * value of logsumexp need the largest element of a cell first */
+/* reductions on the CPU. sum, mean and the derivatives of logsumexp are maps with broadcasting (common/map.h); max and
+ * the value of logsumexp need the largest element of a cell first */
 #include "common/isa.h"
 #include "reduce/reduce_internal.h"
 
@@ -76,7 +76,8 @@ static inline float cell_at(const micak_plane *x, int64_t r, int64_t c) {
   return x->at ? x->at[r * x->row + c * x->col] : 0;
 }
 static void cells_top(const micak_plane *x, cells *s) {
-  for (int64_t j = 0; j < (s->each ? s->c1 - s->c0 : 1); j++) s->top[j] = -INFINITY, s->r[j] = s->r0, s->c[j] = s->c0 + j;
+  for (int64_t j = 0; j < (s->each ? s->c1 - s->c0 : 1); j++)
+    s->top[j] = -INFINITY, s->r[j] = s->r0, s->c[j] = s->c0 + j;
   for (int64_t r = s->r0; r < s->r1; r++)
     for (int64_t c = s->c0; c < s->c1; c++) {
       int64_t j = s->each ? c - s->c0 : 0;

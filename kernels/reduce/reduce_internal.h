@@ -24,7 +24,8 @@ static inline map_job reduce_job(const mica_reduce_args *a, int face, uint32_t r
                     { { &a->x.v, a->x.offsets, a->R, a->C }, { &a->x.t, a->x.offsets, a->R, a->C },
                       { &a->y.v, a->y.offsets, a->Ry, a->Cy }, { &a->y.t, a->y.offsets, a->Ry, a->Cy },
                       { &a->y.d, a->y.offsets, a->Ry, a->Cy }, { &a->y.td, a->y.offsets, a->Ry, a->Cy } },
-                    { reduce_out(a, face), up ? a->x.offsets : a->y.offsets, up ? a->R : a->Ry, up ? a->C : a->Cy }, fn };
+                    { reduce_out(a, face), up ? a->x.offsets : a->y.offsets, up ? a->R : a->Ry, up ? a->C : a->Cy },
+                    fn };
 }
 
 /* cells of max and of logsumexp forward: columns of a task in blocks with axis=row, else one */

@@ -77,13 +77,15 @@ static const mica_case linear_cases[] = {
 };
 static const mica_case top_cases[] = { CASES };
 
-/* ---- examples: x = ((1, 2), (3, 4)) over rows, or columns; tangent ((1, 0), (2, 5)), cotangent 3, its tangent (1, 2) ---- */
+/* ---- examples: x = ((1, 2), (3, 4)) over rows, or columns; tangent ((1, 0), (2, 5)), cotangent 3, its tangent (1, 2)
+ * ---- */
 
 static const double ex_x[4] = { 1, 2, 3, 4 }, ex_t[4] = { 1, 0, 2, 5 }, ex_d[2] = { 3, 3 }, ex_td[2] = { 1, 2 };
 #define EXAMPLE(name, set)                                                                                     \
   static const mica_example_wire name##_wires[] = {                                                            \
     { "x.v", name##_x, 4, 0 },   { "x.t", ex_t, 4, 0 },       { "y.d", ex_d, 2, 0 },      { "y.td", ex_td, 2, 0 }, \
-    { "y.v", name##_y, 2, 1 },   { "y.t", name##_yt, 2, 1 },  { "x.d", name##_xd, 4, 1 }, { "x.td", name##_xtd, 4, 1 }, \
+    { "y.v", name##_y, 2, 1 },   { "y.t", name##_yt, 2, 1 },  { "x.d", name##_xd, 4, 1 },                      \
+    { "x.td", name##_xtd, 4, 1 },                                                                              \
   };                                                                                                           \
   static const mica_example name##_example = { set, name##_wires, 8 };
 #define sum_x ex_x
@@ -108,31 +110,32 @@ EXAMPLE(logsumexp, "B=1 R=2 C=2 axis=column")
 /* ---- descriptors ---- */
 
 #define KERNEL(name, FACE, face, split) { MICA_CPU, MICA_F32, FACE, micak_##name##_##face##_cpu, split##_##face }
-#define REDUCE_OP(name, text, x_back, x_jvp, x_bjvp, y_back, y_jvp, y_bjvp, split_0, split_1, list_cases, cost)         \
-  static const mica_operand name##_operands[] = {                                                                       \
-    { "x", "B R C", AT(x), MICA_IN, MICA_READS(MICA_V, x_back, x_jvp, x_bjvp), MICA_WRITES_IN, MICA_ANY, NULL,          \
-      "what is reduced" },                                                                                              \
-    { "y", "B Ry Cy", AT(y), MICA_OUT, MICA_READS(0, y_back, y_jvp, y_bjvp), MICA_WRITES_OUT, MICA_ANY, NULL,           \
-      "one value for each row (axis=column), column (axis=row) or task (axis=all)" },                                   \
-  };                                                                                                                    \
-  CPU_DISPATCH(name##_forward)                                                                                          \
-  CPU_DISPATCH(name##_backward)                                                                                         \
-  CPU_DISPATCH(name##_jvp)                                                                                              \
-  CPU_DISPATCH(name##_backward_jvp)                                                                                     \
-  REF_PROTOS(name);                                                                                                     \
-  static const mica_kernel name##_kernels[] = {                                                                         \
-    REF_KERNELS(name), KERNEL(name, MICA_FORWARD, forward, split_0), KERNEL(name, MICA_BACKWARD, backward, split_1),    \
-    KERNEL(name, MICA_JVP, jvp, split_1), KERNEL(name, MICA_BACKWARD_JVP, backward_jvp, split_1),                       \
-  };                                                                                                                    \
-  extern const mica_op mica_op_##name;                                                                                  \
-  const mica_op        mica_op_##name = {                                                                               \
-    sizeof(mica_op), #name, text, sizeof(mica_reduce_args), reduce_dims, reduce_params, name##_operands, name##_kernels, \
-    list_cases, &name##_example, 5, 1, 2, MICA_COUNT(name##_kernels), MICA_COUNT(list_cases), 2.0, reduce_infer, cost };
+#define REDUCE_OP(name, text, x_back, x_jvp, x_bjvp, y_back, y_jvp, y_bjvp, split_0, split_1, list_cases, cost)    \
+  static const mica_operand name##_operands[] = {                                                                  \
+    { "x", "B R C", AT(x), MICA_IN, MICA_READS(MICA_V, x_back, x_jvp, x_bjvp), MICA_WRITES_IN, MICA_ANY, NULL,     \
+      "what is reduced" },                                                                                         \
+    { "y", "B Ry Cy", AT(y), MICA_OUT, MICA_READS(0, y_back, y_jvp, y_bjvp), MICA_WRITES_OUT, MICA_ANY, NULL,      \
+      "one value for each row (axis=column), column (axis=row) or task (axis=all)" },                              \
+  };                                                                                                               \
+  CPU_DISPATCH(name##_forward)                                                                                     \
+  CPU_DISPATCH(name##_backward)                                                                                    \
+  CPU_DISPATCH(name##_jvp)                                                                                         \
+  CPU_DISPATCH(name##_backward_jvp)                                                                                \
+  REF_PROTOS(name);                                                                                                \
+  static const mica_kernel name##_kernels[] = {                                                                    \
+    REF_KERNELS(name), KERNEL(name, MICA_FORWARD, forward, split_0), KERNEL(name, MICA_BACKWARD, backward, split_1),\
+    KERNEL(name, MICA_JVP, jvp, split_1), KERNEL(name, MICA_BACKWARD_JVP, backward_jvp, split_1),                  \
+  };                                                                                                               \
+  extern const mica_op mica_op_##name;                                                                             \
+  const mica_op        mica_op_##name = {                                                                          \
+    sizeof(mica_op), #name, text, sizeof(mica_reduce_args), reduce_dims, reduce_params, name##_operands, \
+    name##_kernels, list_cases, &name##_example, 5, 1, 2, MICA_COUNT(name##_kernels),                  \
+    MICA_COUNT(list_cases), 2.0, reduce_infer, cost };
 
 REDUCE_OP(sum, "sum over rows, columns or both", 0, MICA_T, 0, MICA_D, 0, MICA_TD, split_map, split_map, linear_cases,
           reduce_cost)
-REDUCE_OP(mean, "mean over rows, columns or both; each task by its own number of rows", 0, MICA_T, 0, MICA_D, 0, MICA_TD,
-          split_map, split_map, linear_cases, reduce_cost)
+REDUCE_OP(mean, "mean over rows, columns or both; each task by its own number of rows", 0, MICA_T, 0, MICA_D, 0,
+          MICA_TD, split_map, split_map, linear_cases, reduce_cost)
 REDUCE_OP(max, "largest over rows, columns or both; of equals the first takes the cotangent", MICA_V, MICA_V | MICA_T,
           MICA_V, MICA_D, 0, MICA_TD, split_cells, split_cells, top_cases, reduce_cost)
 REDUCE_OP(logsumexp, "log of the sum of e^x over rows, columns or both", MICA_V, MICA_V | MICA_T, MICA_V | MICA_T,
