@@ -373,6 +373,22 @@ static void statistics_of_sinusoid(void **state) {
   /* y cos x = A (sin x cos x cos p - cos^2 x sin p): E = -E A (2 / pi) E cos^2 x */
   double cos2 = 0.5 + sin(10.0) / 20;
   close_to(cosine / n, -2.55 * 2 / acos(-1) * cos2, 5 * 1.5 / sqrt(TASKS), "y cos x", 0);
+  /* each task's own amplitude and phase, from its pairs: uniform over their ranges */
+  int amplitudes[10] = { 0 }, phases[10] = { 0 }, used = 0;
+  for (int b = 0; b < TASKS; b++) {
+    read_pairs(&h, b, 1, x, y);
+    double det = sin(x[0] - x[1]);
+    if (fabs(det) < 0.1) continue;
+    double u = (y[0] * cos(x[1]) - y[1] * cos(x[0])) / det, v = (sin(x[0]) * y[1] - sin(x[1]) * y[0]) / det;
+    int a = (int)((sqrt(u * u + v * v) - 0.1) / 0.49 + 1e-5), p = (int)(atan2(-v, u) / acos(-1) * 10 + 1e-5);
+    assert_in_range(a, 0, 10);
+    assert_in_range(p, 0, 10);
+    amplitudes[a > 9 ? 9 : a]++, phases[p > 9 ? 9 : p]++, used++;
+  }
+  for (int k = 0; k < 10; k++) {
+    close_to(amplitudes[k], used / 10.0, 5 * sqrt(used * 0.09), "tenth of the amplitudes", k);
+    close_to(phases[k], used / 10.0, 5 * sqrt(used * 0.09), "tenth of the phases", k);
+  }
   drop(&h), close_opened(&o);
 }
 
