@@ -63,6 +63,9 @@ static mica_status choose_launch(mica_trainer *t) {
       t->launch = 1;
       return MICA_OK;
     }
+    /* as many launches, but of one size: less memory for the same work */
+    int64_t launches = (t->grains + t->launch - 1) / t->launch;
+    t->launch = (t->grains + launches - 1) / launches;
     micah_runner_destroy(t->runner);
     t->runner = NULL;
   }
