@@ -159,7 +159,7 @@ mica_status mica_executor_profile(mica_executor *x, int32_t enable, mica_profile
       for (int32_t s = 0; s < x->n_steps; s++) {
         if (x->steps[s].entry != e || x->steps[s].face != face) continue;
         for (int32_t w = 0; w < x->workers; w++) seconds += x->times[(int64_t)w * x->n_steps + s];
-        if (x->steps[s].phase == 0) calls += x->steps[s].calls;
+        if (x->steps[s].calls > calls) calls = x->steps[s].calls;  /* phases of one call */
       }
       if (calls) fn(user, x->program->entries[e].path, x->program->entries[e].op->name, face, seconds, calls);
     }
