@@ -161,9 +161,10 @@ static mica_value add_scan(mica_program *program, const char *path, micah_scan *
   entry.row_dim = -1;
   for (int i = 0; i < op->n_operands; i++)
     if (scan->operands[i].kind == MICAH_CHECKPOINT) program->values[entry.binds[i].value].scan_axis = axis;
-  atomic_fetch_add(&scan->body->refs, 1);
   int32_t at = micah_add_entry(program, &entry);
-  return at < 0 ? at : first;
+  if (at < 0) return at;
+  atomic_fetch_add(&scan->body->refs, 1);
+  return first;
 }
 
 mica_value mica_program_scan(mica_program *program, const char *name, const mica_program *sub, int32_t axis, int32_t n,

@@ -74,7 +74,7 @@ static void operations(void **state) {
   REFUSED(op1(f.p, "n", "layernorm", NULL, "x", 77), "77, which is no value");
   REFUSED(op2(f.p, "fc", "linear", NULL, "x", f.x, "w", f.w),
           "fc: linear port w (B O I) expected (B, 4, 6), got (1, 4, 5) from 'w'; I is 6 already");
-  REFUSED(op2(f.p, "sum", "linear", NULL, "x", f.x, "w", f.x), "O is the length of axis token");
+  REFUSED(op2(f.p, "sum", "linear", NULL, "x", f.x, "w", f.x), "port y has the rows of axis token as its dim 2");
   fixture f = fresh();
   mica_value y = op1(f.p, "act", "tanh", NULL, "x", f.x);
   refused(mica_program_port(f.p, y, "z"), "made by tanh, which has no output port 'z'");
@@ -201,20 +201,83 @@ static void executors(void **state) {
   mica_program_destroy(f.p);
 }
 
-static void no_memory(void **state) {
-  (void)state;
-  fixture f = fresh();
-  OK(mica_program_output(f.p, "y", op1(f.p, "act", "tanh", NULL, "x", f.x)));
-  OK(mica_program_seal(f.p));
-  int64_t rows[] = { INT32_MAX - 1, 1 }, longest[] = { INT32_MAX - 1, 1 };
-  mica_executor_options o = MICA_EXECUTOR_OPTIONS_INIT;
-  o.rows = rows;
-  o.longest = longest;
+/* an allocator that refuses its n-th call */
+typedef struct scarce { long calls, refuse, live; } scarce;
+static void *scarce_alloc(void *user, size_t bytes, size_t align) {
+  scarce *s = user;
+  if (++s->calls == s->refuse) return NULL;
+  void *at = aligned_alloc(align, (bytes + align - 1) / align * align);
+  if (at) s->live += (long)bytes;
+  return at;
+}
+static void scarce_free(void *user, void *at, size_t bytes) {
+  ((scarce *)user)->live -= (long)bytes;
+  free(at);
+}
+
+/* a program with every kind of entry, and its executor: MICA_OK or the first failure */
+static mica_status build_all(mica_context *c) {
+  mica_program *p = NULL, *sub = NULL;
   mica_executor *x = NULL;
-  mica_status status = mica_executor_create(context, f.p, &o, &x);
-  if (status < 0) refused(status, "out of memory"); /* 48 GiB: some machines have them */
+  int64_t six[] = { 6 }, rows[] = { 8 }, longest[] = { 4 };
+  mica_status status = mica_program_create(c, "sub", &sub);
+  if (status >= 0) {
+    mica_value a = mica_program_input(sub, "a", MICA_F32, MICA_NO_AXIS, 1, six);
+    mica_value h = mica_program_input(sub, "h", MICA_F32, MICA_NO_AXIS, 1, six);
+    mica_value y = op3(sub, "fc", "linear", "act=tanh", "x", h, "w", param(sub, "w", 6, 6), "res", a);
+    mica_program_output(sub, "y", y);
+    status = mica_program_seal(sub);
+  }
+  if (status >= 0) status = mica_program_create(c, "all", &p);
+  if (status >= 0) {
+    int32_t token = mica_program_axis(p, "token", MICA_NO_AXIS);
+    mica_value in = mica_program_input(p, "x", MICA_F32, token, 1, six);
+    mica_value start = mica_program_input(p, "h", MICA_F32, MICA_NO_AXIS, 1, six);
+    mica_value loop = mica_program_scan(p, "loop", sub, token, 2, (mica_bind[]){ { "a", in }, { "h", start } }, 1,
+                                        (mica_carry[]){ { "h", "y" } });
+    mica_value each = mica_program_map(p, "map", sub, token, 2, (mica_bind[]){ { "a", loop }, { "h", start } });
+    mica_program_output(p, "y", op2(p, "end", "mul", NULL, "a", each, "b", each));
+    status = mica_program_seal(p);
+  }
+  if (status >= 0) {
+    mica_executor_options o = MICA_EXECUTOR_OPTIONS_INIT;
+    o.tasks = 2;
+    o.rows = rows;
+    o.longest = longest;
+    o.passes = 15;
+    status = mica_executor_create(c, p, &o, &x);
+  }
   mica_executor_destroy(x);
-  mica_program_destroy(f.p);
+  mica_program_destroy(p);
+  mica_program_destroy(sub);
+  return status;
+}
+
+static void every_allocation_may_fail(void **state) {
+  (void)state;
+  scarce s = { 0, 0, 0 };
+  mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
+  options.threads = 1;
+  options.allocator = (mica_allocator){ scarce_alloc, scarce_free, &s };
+  mica_context *c;
+  OK(mica_context_create(&options, &c));
+  long held = s.live;
+  s.calls = 0;
+  OK(build_all(c));
+  assert_int_equal(s.live, held);
+  long calls = s.calls;
+  assert_true(calls > 100);
+  for (long refuse = 1; refuse <= calls; refuse++) {
+    s.calls = 0;
+    s.refuse = refuse;
+    mica_status status = build_all(c);
+    if (status != MICA_ERR_MEMORY) fail_msg("allocation %ld of %ld refused: got %d, %s", refuse, calls, status, mica_last_error());
+    refused(status, "out of memory");
+    assert_int_equal(s.live, held);
+  }
+  s.refuse = 0;
+  mica_context_destroy(c);
+  assert_int_equal(s.live, 0);
 }
 
 static int setup(void **state) {
@@ -231,7 +294,7 @@ static int teardown(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(names_and_sizes), cmocka_unit_test(operations), cmocka_unit_test(axes_and_constants),
-    cmocka_unit_test(subprograms),     cmocka_unit_test(executors),  cmocka_unit_test(no_memory),
+    cmocka_unit_test(subprograms),     cmocka_unit_test(executors),  cmocka_unit_test(every_allocation_may_fail),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
