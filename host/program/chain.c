@@ -60,7 +60,7 @@ static int meets(const mica_executor *x, const micah_step *a, const micah_step *
   return 0;
 }
 
-static mica_status add_face(mica_executor *x, int32_t e, int face, int32_t *capacity) {
+static mica_status add_face(mica_executor *x, int32_t e, int face, int again, int32_t *capacity) {
   const micah_entry *entry = &x->program->entries[e];
   if (!micah_face_runs(x, e, face)) return MICA_OK;
   const mica_kernel *first = NULL;
@@ -81,10 +81,36 @@ static mica_status add_face(mica_executor *x, int32_t e, int face, int32_t *capa
     x->steps = micah_region_grow(&x->region, x->steps, x->n_steps, capacity, sizeof *x->steps);
     if (!x->steps) return MICA_ERR_MEMORY;
     x->steps[x->n_steps++] = (micah_step){ .entry = e, .face = (int8_t)face, .phase = (int8_t)phase++,
-                                           .phases = (int8_t)count, .kernel = entry->scan ? NULL : k };
+                                           .phases = (int8_t)count, .again = (uint8_t)again,
+                                           .kernel = entry->scan ? NULL : k };
     if (entry->scan) break;
   }
   return MICA_OK;
+}
+
+/* what a face reads and was not kept is computed again just before, after what that needs itself */
+static mica_status add_again(mica_executor *x, int32_t e, int face, uint8_t *made, int32_t *capacity) {
+  const mica_program *p = x->program;
+  const micah_entry *entry = &p->entries[e];
+  for (int i = 0; i < entry->op->n_operands; i++) {
+    int r, w;
+    micah_access(x, e, face, i, &r, &w);
+    int32_t maker = entry->binds[i].value < 0 ? -1 : p->values[p->values[entry->binds[i].value].root].entry;
+    if (!(r & (MICA_V | MICA_T)) || maker < 0 || !x->again[maker] || made[maker] || (maker == e && face == MICA_FORWARD))
+      continue;
+    made[maker] = 1;
+    mica_status status = add_again(x, maker, MICA_FORWARD, made, capacity);
+    if (status < 0 || (status = add_face(x, maker, MICA_FORWARD, 1, capacity)) < 0 ||
+        (status = add_face(x, maker, MICA_JVP, 1, capacity)) < 0)
+      return status;
+  }
+  return MICA_OK;
+}
+
+static mica_status add_back(mica_executor *x, int32_t e, int face, uint8_t *made, int32_t *capacity) {
+  if (!micah_face_runs(x, e, face)) return MICA_OK;
+  mica_status status = add_again(x, e, face, made, capacity);
+  return status < 0 ? status : add_face(x, e, face, 0, capacity);
 }
 
 /* what split says of a phase when everything is wanted, and whether it has work without parameter cotangents */
@@ -195,21 +221,23 @@ mica_status micah_make_steps(mica_executor *x) {
   const mica_program *p = x->program;
   int32_t capacity = 0, ends[MICA_NFACE + 1] = { 0 }, n_ends = 0;
   mica_status status = MICA_OK;
+  uint8_t *made = micah_region_alloc(&x->region, p->n_entries + 1, 1);
+  if (!made) return MICA_ERR_MEMORY;
   /* fused: one sweep down and one up, tangents beside values; else each pass is a segment of its own */
   static const int down[] = { MICA_FORWARD, MICA_JVP }, up[] = { MICA_BACKWARD, MICA_BACKWARD_JVP };
   if (x->fused) {
     for (int32_t e = 0; status >= 0 && e < p->n_entries; e++)
-      for (int f = 0; status >= 0 && f < 2; f++) status = add_face(x, e, down[f], &capacity);
+      for (int f = 0; status >= 0 && f < 2; f++) status = add_face(x, e, down[f], 0, &capacity);
     for (int32_t e = p->n_entries - 1; status >= 0 && e >= 0; e--)
-      for (int f = 0; status >= 0 && f < 2; f++) status = add_face(x, e, up[f], &capacity);
+      for (int f = 0; status >= 0 && f < 2; f++) status = add_back(x, e, up[f], made, &capacity);
     ends[n_ends++] = x->n_steps;
   } else {
     for (int f = 0; status >= 0 && f < 2; f++) {
-      for (int32_t e = 0; status >= 0 && e < p->n_entries; e++) status = add_face(x, e, down[f], &capacity);
+      for (int32_t e = 0; status >= 0 && e < p->n_entries; e++) status = add_face(x, e, down[f], 0, &capacity);
       ends[n_ends++] = x->n_steps;
     }
     for (int f = 0; status >= 0 && f < 2; f++) {
-      for (int32_t e = p->n_entries - 1; status >= 0 && e >= 0; e--) status = add_face(x, e, up[f], &capacity);
+      for (int32_t e = p->n_entries - 1; status >= 0 && e >= 0; e--) status = add_back(x, e, up[f], made, &capacity);
       ends[n_ends++] = x->n_steps;
     }
   }

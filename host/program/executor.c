@@ -46,6 +46,9 @@ static mica_status check_options(mica_context *context, const mica_program *prog
   if (!options->passes || (options->passes & ~15))
     return mica_error(MICA_ERR_INVALID, "executor of %s: passes %d is no set of MICA_PASS_*", program->name,
                       options->passes);
+  if (!(options->recompute >= 0) || options->recompute > 1)
+    return mica_error(MICA_ERR_INVALID, "executor of %s: recompute is %g, expected 0 to 1", program->name,
+                      options->recompute);
   return MICA_OK;
 }
 
@@ -55,12 +58,13 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   int64_t wires = (int64_t)p->n_values * MICAH_WIRES;
   x->wanted = micah_region_alloc(region, p->n_values, 1);
   x->active = micah_region_alloc(region, p->n_values, 1);
+  x->again = micah_region_alloc(region, p->n_entries + 1, 1);
   x->stores = micah_region_alloc(region, wires, sizeof *x->stores);
   x->bound = micah_region_alloc(region, wires, sizeof *x->bound);
   x->args = micah_region_alloc(region, p->n_entries, sizeof *x->args);
   x->scans = micah_region_alloc(region, p->n_entries, sizeof *x->scans);
   x->operand_base = micah_region_alloc(region, p->n_entries + 1, sizeof *x->operand_base);
-  if (!x->wanted || !x->active || !x->stores || !x->bound || !x->args || !x->scans || !x->operand_base)
+  if (!x->wanted || !x->active || !x->again || !x->stores || !x->bound || !x->args || !x->scans || !x->operand_base)
     return MICA_ERR_MEMORY;
   for (int32_t e = 0; e < p->n_entries; e++) {
     x->operand_base[e + 1] = x->operand_base[e] + p->entries[e].op->n_operands;
@@ -74,7 +78,9 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   /* ask every phase how it is cut at capacity: once with all that may be wanted */
   x->probing = MICA_D | MICA_T | MICA_TD;
   if (!(x->passes & MICA_PASS_JVP)) x->probing &= ~(MICA_T | MICA_TD);
-  if ((status = micah_bind_all(x)) < 0 || (status = micah_make_steps(x)) < 0) return status;
+  if ((status = micah_bind_all(x)) < 0 || (status = micah_choose_again(x, options->recompute)) < 0 ||
+      (status = micah_make_steps(x)) < 0)
+    return status;
   x->probing = 0;
   if ((status = micah_plan(x)) < 0 || (status = fill_constants(x)) < 0) return status;
   x->arena = micah_region_raw(region, x->arena_bytes);

@@ -18,6 +18,7 @@ typedef struct micah_store {
   uint8_t direct;              /* a cotangent that is the caller's seed itself */
   int64_t offset, bytes;
   int32_t first, last;         /* groups that touch it */
+  int32_t again, last_again;   /* and of a value that is computed again: those from then on; last_again -1: none */
   int32_t first_segment, last_segment;
 } micah_store;
 
@@ -28,6 +29,7 @@ typedef struct micah_step {
   uint8_t            rows;     /* row-local when probed */
   uint8_t            late;     /* writes parameter cotangents only: may wait for the end of its chain */
   uint8_t            on;       /* bound: has work now */
+  uint8_t            again;    /* computes a value again for the passes back */
   const mica_kernel *kernel;
   mica_split         split;    /* as bound */
   int64_t            calls;
@@ -79,6 +81,7 @@ struct mica_executor {
   micah_slots        *slots;
   int32_t             n_slots, bind_number;
   uint8_t            *wanted, *active;                  /* [n_values], of roots */
+  uint8_t            *again;                            /* [n_entries] computed again instead of kept */
   micah_store        *stores;                           /* [n_values * MICAH_WIRES], of roots */
   micah_binding      *bound;                            /* [n_values * MICAH_WIRES], of values */
   mica_wire           params[MICAH_WIRES];
@@ -113,14 +116,20 @@ int  micah_face_runs(const mica_executor *x, int32_t entry, int face);
 /* bytes of one row of a root's wire; dtype of a wire */
 int  micah_wire_dtype(const mica_executor *x, int32_t value, int bit);
 
+/* recompute.c: choose the entries that are computed again; args are bound as at capacity. */
+mica_status micah_choose_again(mica_executor *x, double budget);
+
 /* chain.c: steps in order, in groups */
 mica_status micah_make_steps(mica_executor *x);
 void micah_step_split(micah_step *step, const void *args);
 /* plan.c: stores, add flags, offsets */
 mica_status micah_plan(mica_executor *x);
-/* offsets of n intervals [first, last] of `bytes` each so that none that overlap in time overlap in memory; returns the
- * end, and the exact peak of live bytes. */
-typedef struct micah_interval { int64_t bytes, offset; int32_t first, last; } micah_interval;
+/* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty when last_again < again),
+ * so that none that meet in time meet in memory; returns the end, and the exact peak of live bytes. order: 2 n. */
+typedef struct micah_interval {
+  int64_t bytes, offset;
+  int32_t first, last, again, last_again;
+} micah_interval;
 int64_t micah_pack(micah_interval *intervals, int32_t n, int32_t *order, int64_t *peak);
 
 /* sizes.c */

@@ -11,8 +11,10 @@ typedef struct packing { micah_interval *v; int32_t *order, *placed; int32_t n; 
 
 /* keys of the orders that are tried; larger first */
 static int64_t by_size(const micah_interval *v) { return v->bytes; }
-static int64_t by_life(const micah_interval *v) { return v->last - v->first; }
-static int64_t by_area(const micah_interval *v) { return v->bytes / 64 * (v->last - v->first + 1); }
+static int64_t by_life(const micah_interval *v) {
+  return v->last - v->first + (v->last_again < v->again ? 0 : v->last_again - v->again + 1);
+}
+static int64_t by_area(const micah_interval *v) { return v->bytes / 64 * (by_life(v) + 1); }
 static int64_t by_start(const micah_interval *v) { return -(int64_t)v->first; }
 static int64_t (*const keys[])(const micah_interval *) = { by_size, by_life, by_area, by_start };
 
@@ -33,6 +35,14 @@ static void sort_by(packing *p, int64_t (*key)(const micah_interval *)) {
   if (a != p->order) memcpy(p->order, a, (size_t)p->n * sizeof *a);
 }
 
+static int alive(const micah_interval *v, int32_t time) {
+  return (v->first <= time && time <= v->last) || (v->again <= time && time <= v->last_again);
+}
+static int meet(const micah_interval *a, const micah_interval *b) {
+  return (a->first <= b->last && b->first <= a->last) || (a->first <= b->last_again && b->again <= a->last) ||
+         (a->again <= b->last && b->first <= a->last_again) || (a->again <= b->last_again && b->again <= a->last_again);
+}
+
 /* best fit: the smallest gap, among those already placed that overlap in time, that is wide enough */
 static int64_t place_all(packing *p) {
   int64_t end = 0;
@@ -41,7 +51,7 @@ static int64_t place_all(packing *p) {
     int64_t at = 0, best = -1, best_gap = INT64_MAX;
     for (int32_t i = 0; i < n; i++) {
       const micah_interval *o = &p->v[p->placed[i]];
-      if (o->last < v->first || v->last < o->first) continue;
+      if (!meet(o, v)) continue;
       int64_t gap = o->offset - at;
       if (gap >= v->bytes && gap < best_gap) {
         best = at;
@@ -61,10 +71,11 @@ static int64_t place_all(packing *p) {
 int64_t micah_pack(micah_interval *v, int32_t n, int32_t *order, int64_t *peak) {
   packing p = { v, order, order + n, n };
   *peak = 0;
-  for (int32_t i = 0; i < n; i++) {  /* the peak is reached when something is first written */
+  for (int32_t i = 0; i < 2 * n; i++) {  /* the peak is reached when something begins to live */
+    const micah_interval *o = &v[i / 2];
     int64_t live = 0;
-    for (int32_t j = 0; j < n; j++)
-      if (v[j].first <= v[i].first && v[i].first <= v[j].last) live += v[j].bytes;
+    for (int32_t j = 0; j < n && (i % 2 == 0 || o->again <= o->last_again); j++)
+      if (alive(&v[j], i % 2 ? o->again : o->first)) live += v[j].bytes;
     if (live > *peak) *peak = live;
   }
   int best = 0;
@@ -118,12 +129,18 @@ static mica_status touch_all(planner *pl) {
           if (!((r | w) & bit)) continue;
           micah_store *store = micah_store_of(x, v->root, bit);
           int64_t at = store - x->stores;
-          if (store->last < 0) {
-            store->first = g;
-            store->first_segment = x->groups[g].segment;
+          int back = step->again || step->face == MICA_BACKWARD || step->face == MICA_BACKWARD_JVP;
+          if (back && (bit & (MICA_V | MICA_T)) && v->entry >= 0 && x->again[x->program->values[v->root].entry]) {
+            if (store->last_again < 0) store->again = g;
+            store->last_again = g;
+          } else {
+            if (store->last < 0) {
+              store->first = g;
+              store->first_segment = x->groups[g].segment;
+            }
+            store->last = g;
+            store->last_segment = x->groups[g].segment;
           }
-          store->last = g;
-          store->last_segment = x->groups[g].segment;
           pl->reads[at] |= !!(r & bit);
           pl->writes[at] |= !!(w & bit);
         }
@@ -261,7 +278,7 @@ mica_status micah_plan(mica_executor *x) {
   memset(x->stores, 0, (size_t)n * sizeof *x->stores);
   for (int64_t i = 0; i < n; i++) {
     pl.covers[i] = -1;
-    x->stores[i].last = -1;
+    x->stores[i].last = x->stores[i].last_again = -1;
   }
   for (int32_t s = 0; s < x->n_steps; s++)
     if (x->steps[s].late) pl.has_late[x->steps[s].entry * MICA_NFACE + x->steps[s].face] = 1;
@@ -285,7 +302,8 @@ mica_status micah_plan(mica_executor *x) {
       store->offset = x->saved_bytes;
       x->saved_bytes += store->bytes;
     } else if (store->where == MICAH_SCRATCH) {
-      v[m] = (micah_interval){ store->bytes, 0, store->first, store->last };
+      v[m] = (micah_interval){ store->bytes, 0, store->first, store->last, 1, 0 };
+      if (store->last_again >= 0) v[m].again = store->again, v[m].last_again = store->last_again;
       which[m++] = i;
     }
   }

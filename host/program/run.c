@@ -83,11 +83,16 @@ static int64_t chain_rows(const mica_executor *x, const micah_step *step) {
   return step->split.units == rows ? rows : -1;
 }
 
+/* the face that decides whether a step runs */
+static int as_part_of(const micah_step *step) {
+  return !step->again ? step->face : step->face == MICA_FORWARD ? MICA_BACKWARD : MICA_BACKWARD_JVP;
+}
+
 static mica_status run_group(mica_executor *x, const micah_group *group, int32_t faces) {
   micah_step **list = x->list;
   int32_t n = 0;
   for (int32_t s = group->first; s < group->first + group->count; s++)
-    if (x->steps[s].on && x->steps[s].split.units > 0 && (faces >> x->steps[s].face & 1)) list[n++] = &x->steps[s];
+    if (x->steps[s].on && x->steps[s].split.units > 0 && (faces >> as_part_of(&x->steps[s]) & 1)) list[n++] = &x->steps[s];
   for (int32_t i = 0; i < n;) {
     int64_t rows = chain_rows(x, list[i]);
     int32_t end = i + 1;

@@ -103,8 +103,10 @@ typedef struct mica_executor_options {
   const int64_t *longest;        /* ... and most rows of one task (or parent row) */
   const mica_value *wants;       /* values outside (params, inputs) whose d / td / t are ever bound; NULL: all params */
   int32_t        n_wants;
+  double         recompute;      /* values that the passes back may compute again instead of keeping them: at most this part
+                                  * of the forward's flop; cheapest for their memory first. 0: keep all. same bits */
 } mica_executor_options;
-#define MICA_EXECUTOR_OPTIONS_INIT { sizeof(mica_executor_options), MICA_CPU, MICA_F32, MICA_PASS_FORWARD, 1, 1, NULL, NULL, NULL, 0 }
+#define MICA_EXECUTOR_OPTIONS_INIT { sizeof(mica_executor_options), MICA_CPU, MICA_F32, MICA_PASS_FORWARD, 1, 1, NULL, NULL, NULL, 0, 0 }
 
 /* one thread at a time; owns its scratch, taken from the context's allocator here and never later. */
 MICA_API mica_status mica_executor_create(mica_context *context, const mica_program *program,

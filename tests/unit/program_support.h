@@ -30,6 +30,7 @@ typedef struct bench {
   int64_t        tasks, rows[MAX_AXES], longest[MAX_AXES];
   const int32_t *offsets[MAX_AXES];
   int64_t        index_range;
+  double         recompute;
   int            per_task;              /* parameters have their own place for each task */
   int            n_params, n_inputs, n_outputs;
   int64_t        param_count;
@@ -137,6 +138,7 @@ static inline void bench_run(mica_context *context, bench *b) {
   options.longest = b->longest;
   options.wants = wants;
   options.n_wants = n_wants;
+  options.recompute = b->recompute;
   mica_executor *x;
   OK(mica_executor_create(context, b->program, &options, &x));
   set_sizes(x, b);

@@ -232,6 +232,50 @@ static void runs_without_allocation(void **state) {
   free(reference);
 }
 
+/* values computed again: the same bits in less memory, fused or apart, with the tangents too; each run of a pass alone */
+static void computed_again(void **state) {
+  (void)state;
+  mica_context *context = poisoned_context(2);
+  mica_program *p = blocks(context, 4, 32, 4);
+  for (int kind = 0; kind < 3; kind++) {
+    int64_t least = INT64_MAX;
+    bench kept = { .program = p, .dtype = MICA_F32, .backend = MICA_CPU, .fused = kind != 1, .tasks = 30, .rows = { 30 * 9 },
+                   .longest = { 9 }, .passes = kind == 2 ? 15 : 3 };
+    bench_fill(&kept, 6);
+    bench_run(context, &kept);
+    for (int step = 0; step < 4; step++) {
+      static const double part[] = { 0, 0.04, 0.4, 1 };
+      mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+      options.passes = kept.passes;
+      options.fused = kept.fused;
+      options.tasks = kept.tasks;
+      options.rows = kept.rows;
+      options.longest = kept.longest;
+      options.recompute = part[step];
+      mica_executor *x;
+      mica_memory memory;
+      OK(mica_executor_create(context, p, &options, &x));
+      OK(mica_executor_memory(x, &memory));
+      mica_executor_destroy(x);
+      if (memory.saved + memory.scratch >= least)
+        fail_msg("kind %d: recompute %g takes %lld bytes, less took %lld", kind, part[step],
+                 (long long)(memory.saved + memory.scratch), (long long)least);
+      if ((double)memory.scratch > 1.2 * (double)memory.peak)
+        fail_msg("plan of %lld bytes, exact peak %lld", (long long)memory.scratch, (long long)memory.peak);
+      least = memory.saved + memory.scratch;
+      bench again = kept;
+      again.recompute = part[step];
+      bench_fill(&again, 6);
+      bench_run(context, &again);
+      check_same(&kept, &again, 0);
+      bench_free(&again);
+    }
+    bench_free(&kept);
+  }
+  mica_program_destroy(p);
+  mica_context_destroy(context);
+}
+
 /* a row-local phase may not run on tiles before what its other operands need is whole: here weights made a row at a time */
 static void weights_made_in_the_program(void **state) {
   (void)state;
@@ -294,6 +338,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(two_in_flight),
     cmocka_unit_test(runs_without_allocation),
+    cmocka_unit_test(computed_again),
     cmocka_unit_test(weights_made_in_the_program),
     cmocka_unit_test(forward_only),
   };
