@@ -8,7 +8,8 @@
 #include "program/executor.h"
 #include "program/scan.h"
 
-enum { TILE_BYTES = 256 * 1024, TILE_LEAST = 32, TILE_MOST = 512 };
+/* a chain is one instant: all that it touches lives at once, so it is kept short */
+enum { TILE_BYTES = 256 * 1024, TILE_LEAST = 32, TILE_MOST = 512, CHAIN_MOST = 8 };
 
 static int same_space(const micah_entry *a, const micah_entry *b) {
   return a->row_dim >= 0 && b->row_dim >= 0 && a->row_axis == b->row_axis && a->row_count == b->row_count;
@@ -174,7 +175,7 @@ typedef struct builder {
   mica_executor *x;
   micah_step    *done;          /* steps in their final order */
   int32_t        n_done, segment, capacity;
-  int32_t       *chain, *late, n_chain, n_late;
+  int32_t       *chain, *late, n_chain, n_late, entries;
 } builder;
 
 static mica_status emit(builder *b, const int32_t *list, int32_t n) {
@@ -190,7 +191,7 @@ static mica_status emit(builder *b, const int32_t *list, int32_t n) {
 static mica_status close_chain(builder *b) {
   mica_status status = emit(b, b->chain, b->n_chain);
   for (int32_t i = 0; status >= 0 && i < b->n_late; i++) status = emit(b, &b->late[i], 1);
-  b->n_chain = b->n_late = 0;
+  b->n_chain = b->n_late = b->entries = 0;
   return status;
 }
 
@@ -203,7 +204,8 @@ static mica_status group_steps(builder *b, int32_t first, int32_t end) {
       b->late[b->n_late++] = s;
       continue;
     }
-    int fits = step->rows;
+    int begins = step->phase == 0 && (step->face == MICA_FORWARD || step->face == MICA_BACKWARD);
+    int fits = step->rows && b->entries + begins <= CHAIN_MOST;
     for (int32_t i = 0; fits && i < b->n_chain; i++) {
       const micah_step *other = &x->steps[b->chain[i]];
       fits = same_space(&x->program->entries[other->entry], &x->program->entries[step->entry]) && !meets(x, other, step);
@@ -211,6 +213,7 @@ static mica_status group_steps(builder *b, int32_t first, int32_t end) {
     for (int32_t i = 0; fits && i < b->n_late; i++)
       fits = x->steps[b->late[i]].entry != step->entry || step->face != x->steps[b->late[i]].face;
     if (!fits && (status = close_chain(b)) < 0) return status;
+    b->entries += begins;
     if (step->rows) b->chain[b->n_chain++] = s;
     else if ((status = emit(b, &s, 1)) < 0) return status;
   }
