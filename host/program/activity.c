@@ -24,8 +24,8 @@ mica_status micah_activity(mica_executor *x, const mica_value *wants, int32_t n_
         (p->values[value].kind != MICA_VALUE_PARAM && p->values[value].kind != MICA_VALUE_INPUT))
       return mica_error(MICA_ERR_INVALID, "executor of %s: wants %d, which is no parameter or input", p->name, value);
     if (p->values[value].dtype >= MICA_I32)
-      return mica_error(MICA_ERR_INVALID, "executor of %s: wants derivatives of '%s', which holds integers (%s)", p->name,
-                        p->values[value].name, mica_dtype_name(p->values[value].dtype));
+      return mica_error(MICA_ERR_INVALID, "executor of %s: wants derivatives of '%s', which holds integers (%s)",
+                        p->name, p->values[value].name, mica_dtype_name(p->values[value].dtype));
     x->wanted[value] = x->active[value] = 1;
   }
   if (!(x->passes & ~MICA_PASS_FORWARD)) {

@@ -34,7 +34,8 @@ static place place_of(const mica_executor *x, int32_t root, int bit) {
   place none = { NULL, NULL, -1, 0, 0 };
   if (x->probing) {
     int there = bit == MICA_V || (x->active[root] && (bit & (x->probing)));
-    return there ? (place){ nothing, NULL, -1, 0, v->kind == MICA_VALUE_PARAM || v->kind == MICA_VALUE_CONSTANT } : none;
+    return there ? (place) { nothing, NULL, -1, 0, v->kind == MICA_VALUE_PARAM || v->kind == MICA_VALUE_CONSTANT }
+                 : none;
   }
   if (store->where == MICAH_NOWHERE) return none;
   if (store->where == MICAH_FIXED) return (place){ x->fixed + store->offset, NULL, 0, 0, 1 };
@@ -90,8 +91,8 @@ static mica_status fill_wire(mica_executor *x, const micah_entry *entry, const m
   if (level == MICA_NO_AXIS) return MICA_OK;
   int plain = !at.slot && (at.task_stride < 0 || at.task_stride == dense);
   if (v->axis != MICA_NO_AXIS && !plain && !at.shared && !(rows && span->offsets && !at.slot))
-    return mica_error(MICA_ERR_UNSUPPORTED, "%s: '%s' enters a map over %s and must be bound dense", entry->path, v->name,
-                      p->axes[level].name);
+    return mica_error(MICA_ERR_UNSUPPORTED, "%s: '%s' enters a map over %s and must be bound dense", entry->path,
+                      v->name, p->axes[level].name);
   if (above == level) {  /* rows of the level's own tasks */
     if (at.shared && !x->probing)
       return mica_error(MICA_ERR_UNSUPPORTED, "%s: '%s' enters a map over %s and must be bound dense", entry->path,
@@ -101,9 +102,10 @@ static mica_status fill_wire(mica_executor *x, const micah_entry *entry, const m
   }
   if (at.shared) return MICA_OK;  /* all items see the same */
   if (rows && span->offsets)
-    return mica_error(MICA_ERR_UNSUPPORTED, "%s: '%s' enters a map over %s with ragged rows of %s; give that axis a fixed "
-                      "length, or bring it under %s", entry->path, v->name, p->axes[level].name,
-                      p->axes[v->axis].name, p->axes[level].name);
+    return mica_error(MICA_ERR_UNSUPPORTED,
+                      "%s: '%s' enters a map over %s with ragged rows of %s; give that axis a fixed "
+                      "length, or bring it under %s",
+                      entry->path, v->name, p->axes[level].name, p->axes[v->axis].name, p->axes[level].name);
   return micah_slots_of(x, level, above, at.slot, &wire->slot);
 }
 

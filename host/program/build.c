@@ -61,7 +61,8 @@ int32_t mica_program_axis(mica_program *program, const char *name, int32_t paren
       return micah_fail(program, MICA_ERR_INVALID, "axis %s exists already under another parent", name);
     return i;
   }
-  micah_axis *axes = micah_region_grow(&program->region, program->axes, program->n_axes, &program->c_axes, sizeof *axes);
+  micah_axis *axes =
+      micah_region_grow(&program->region, program->axes, program->n_axes, &program->c_axes, sizeof *axes);
   char *copy = axes ? micah_region_text(&program->region, name) : NULL;
   if (!copy) return micah_fail_last(program, MICA_ERR_MEMORY);
   program->axes = axes;
@@ -108,8 +109,8 @@ static mica_status check_row(mica_program *program, const char *what, const char
   value->rank = rank;
   for (int32_t i = 0; i < rank; i++) {
     if (shape[i] < 1)
-      return micah_fail(program, MICA_ERR_SHAPE, "%s '%s': size %d of its shape is %lld, expected at least 1", what, name,
-                        i, (long long)shape[i]);
+      return micah_fail(program, MICA_ERR_SHAPE, "%s '%s': size %d of its shape is %lld, expected at least 1", what,
+                        name, i, (long long)shape[i]);
     value->shape[i] = shape[i];
   }
   value->count = micah_count(rank, shape);

@@ -97,7 +97,8 @@ static mica_status add_again(mica_executor *x, int32_t e, int face, uint8_t *mad
     int r, w;
     micah_access(x, e, face, i, &r, &w);
     int32_t maker = entry->binds[i].value < 0 ? -1 : p->values[p->values[entry->binds[i].value].root].entry;
-    if (!(r & (MICA_V | MICA_T)) || maker < 0 || !x->again[maker] || made[maker] || (maker == e && face == MICA_FORWARD))
+    if (!(r & (MICA_V | MICA_T)) || maker < 0 || !x->again[maker] || made[maker] ||
+        (maker == e && face == MICA_FORWARD))
       continue;
     made[maker] = 1;
     mica_status status = add_again(x, maker, MICA_FORWARD, made, capacity);
@@ -123,7 +124,8 @@ static mica_status probe(mica_executor *x, micah_step *step) {
   /* a phase without work as probed cuts no chain, unless it finds some when bound */
   step->rows = (step->split.rows || step->split.units == 0) && entry->row_dim >= 0;
   if (step->split.scratch_bytes > x->kernel_scratch) x->kernel_scratch = step->split.scratch_bytes;
-  if (step->rows || step->phase == 0 || (step->face != MICA_BACKWARD && step->face != MICA_BACKWARD_JVP)) return MICA_OK;
+  if (step->rows || step->phase == 0 || (step->face != MICA_BACKWARD && step->face != MICA_BACKWARD_JVP))
+    return MICA_OK;
   mica_split all = step->split;
   int any = 0;
   for (int i = 0; i < entry->op->n_operands; i++) {
@@ -208,7 +210,8 @@ static mica_status group_steps(builder *b, int32_t first, int32_t end) {
     int fits = step->rows && b->entries + begins <= CHAIN_MOST;
     for (int32_t i = 0; fits && i < b->n_chain; i++) {
       const micah_step *other = &x->steps[b->chain[i]];
-      fits = same_space(&x->program->entries[other->entry], &x->program->entries[step->entry]) && !meets(x, other, step);
+      fits =
+          same_space(&x->program->entries[other->entry], &x->program->entries[step->entry]) && !meets(x, other, step);
     }
     for (int32_t i = 0; fits && i < b->n_late; i++)
       fits = x->steps[b->late[i]].entry != step->entry || step->face != x->steps[b->late[i]].face;

@@ -82,7 +82,8 @@ mica_value mica_program_op(mica_program *program, const char *name, const char *
   entry.path = micah_region_text(&program->region, name && *name ? name : op_name ? op_name : "?");
   entry.settings = micah_region_text(&program->region, settings ? settings : "");
   if (!entry.path || !entry.settings) return micah_fail_last(program, MICA_ERR_MEMORY);
-  if ((status = mica_find_op(program->context, op_name ? op_name : "", &op)) < 0) return again(program, entry.path, status);
+  if ((status = mica_find_op(program->context, op_name ? op_name : "", &op)) < 0)
+    return again(program, entry.path, status);
   entry.op = op;
   entry.args = micah_region_alloc(&program->region, (int64_t)op->args_size, 1);
   entry.dim_axis = micah_region_alloc(&program->region, op->n_dims, sizeof *entry.dim_axis);

@@ -32,7 +32,8 @@ static mica_status fill_constants(mica_executor *x) {
 
 static mica_status check_options(mica_context *context, const mica_program *program,
                                  const mica_executor_options *options) {
-  if (!context || !program || !options) return mica_error(MICA_ERR_INVALID, "mica_executor_create: an argument is NULL");
+  if (!context || !program || !options)
+    return mica_error(MICA_ERR_INVALID, "mica_executor_create: an argument is NULL");
   if (options->size != sizeof *options)
     return mica_error(MICA_ERR_INVALID, "executor of %s: options say %zu bytes, expected %zu; use "
                       "MICA_EXECUTOR_OPTIONS_INIT", program->name, options->size, sizeof *options);
@@ -148,11 +149,13 @@ static int wire_ok(int wire) { return wire == MICA_V || wire == MICA_D || wire =
 
 mica_status mica_executor_set_params(mica_executor *x, int wire, void *data, int64_t task_stride, const int32_t *slot,
                                      uint32_t flags) {
-  if (!x || !wire_ok(wire)) return mica_error(MICA_ERR_INVALID, "mica_executor_set_params: no executor, or wire %d", wire);
+  if (!x || !wire_ok(wire))
+    return mica_error(MICA_ERR_INVALID, "mica_executor_set_params: no executor, or wire %d", wire);
   if (task_stride < 0)
-    return mica_error(MICA_ERR_INVALID, "executor of %s: task stride %lld of parameters, expected >= 0", x->program->name,
-                      (long long)task_stride);
-  x->params[micah_wire_index(wire)] = (mica_wire){ .data = data, .slot = slot, .task_stride = task_stride, .flags = flags };
+    return mica_error(MICA_ERR_INVALID, "executor of %s: task stride %lld of parameters, expected >= 0",
+                      x->program->name, (long long)task_stride);
+  x->params[micah_wire_index(wire)] =
+      (mica_wire) { .data = data, .slot = slot, .task_stride = task_stride, .flags = flags };
   x->dirty = 1;
   return MICA_OK;
 }
@@ -164,7 +167,8 @@ static int is_output(const mica_program *p, mica_value value) {
 }
 
 mica_status mica_executor_set_value(mica_executor *x, mica_value value, int wire, const mica_wire *binding) {
-  if (!x || !wire_ok(wire)) return mica_error(MICA_ERR_INVALID, "mica_executor_set_value: no executor, or wire %d", wire);
+  if (!x || !wire_ok(wire))
+    return mica_error(MICA_ERR_INVALID, "mica_executor_set_value: no executor, or wire %d", wire);
   const mica_program *p = x->program;
   if (!micah_valid(p, value)) return mica_error(MICA_ERR_INVALID, "executor of %s: %d is no value", p->name, value);
   const micah_value *v = &p->values[value];
@@ -175,8 +179,10 @@ mica_status mica_executor_set_value(mica_executor *x, mica_value value, int wire
     return mica_error(MICA_ERR_INVALID, "executor of %s: derivatives of '%s' were not wanted when it was made", p->name,
                       v->name);
   if (given && output && (wire == MICA_V || wire == MICA_T) && v->count != p->values[v->root].count)
-    return mica_error(MICA_ERR_UNSUPPORTED, "executor of %s: output '%s' is a part of another value and cannot be written "
-                      "elsewhere; take it with get_value", p->name, v->name);
+    return mica_error(MICA_ERR_UNSUPPORTED,
+                      "executor of %s: output '%s' is a part of another value and cannot be written "
+                      "elsewhere; take it with get_value",
+                      p->name, v->name);
   if (given && binding->task_stride < -1)
     return mica_error(MICA_ERR_INVALID, "executor of %s: '%s' has task stride %lld", p->name, v->name,
                       (long long)binding->task_stride);

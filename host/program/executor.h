@@ -124,8 +124,9 @@ mica_status micah_make_steps(mica_executor *x);
 void micah_step_split(micah_step *step, const void *args);
 /* plan.c: stores, add flags, offsets */
 mica_status micah_plan(mica_executor *x);
-/* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty when last_again < again),
- * so that none that meet in time meet in memory; returns the end, and the exact peak of live bytes. order: 2 n. */
+/* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty when last_again <
+ * again), so that none that meet in time meet in memory; returns the end, and the exact peak of live bytes. order: 2 n.
+ */
 typedef struct micah_interval {
   int64_t bytes, offset;
   int32_t first, last, again, last_again;

@@ -96,7 +96,8 @@ void micah_port_text(const mica_program *program, const micah_entry *entry, cons
   int rank = micah_port_dims(entry->op, operand, dim, literal);
   put(text, size, &at, "(B");
   for (int i = 0; i < rank; i++) {
-    int64_t known = dim[i] < 0 ? literal[i] : *(const int64_t *)((const char *)entry->args + entry->op->dims[dim[i]].offset);
+    int64_t known =
+        dim[i] < 0 ? literal[i] : *(const int64_t *)((const char *)entry->args + entry->op->dims[dim[i]].offset);
     put(text, size, &at, ", ");
     if (dim[i] >= 0 && entry->dim_axis[dim[i]] >= 0) put(text, size, &at, program->axes[entry->dim_axis[dim[i]]].name);
     else if (known >= 0) {

@@ -1,9 +1,9 @@
 /* which values are computed again for the passes back instead of being kept.
  *
- * a candidate is an entry with one reader on the way down whose results the passes back read. it is worth the bytes that
- * need not be kept, less those of inputs that would be kept only to compute it again, and costs its forward's flop. taken
- * in the order of flop a byte while the sum stays within the budget, unless values computed again would hang on more than
- * DEEPEST others that are, so that going back stays local. */
+ * a candidate is an entry with one reader on the way down whose results the passes back read. it is worth the bytes
+ * that need not be kept, less those of inputs that would be kept only to compute it again, and costs its forward's
+ * flop. taken in the order of flop a byte while the sum stays within the budget, unless values computed again would
+ * hang on more than DEEPEST others that are, so that going back stays local. */
 #include <string.h>
 
 #include "program/executor.h"
@@ -69,7 +69,8 @@ static int weigh(const choice *c, int32_t e, candidate *out) {
     if (entry->op->operands[i].role & (MICA_OUT | MICA_SAVED)) {
       if (c->readers[root] > 1) return 0;
       if (c->read_back[root]) out->bytes += bytes_of(x, root);
-    } else if (p->values[root].entry >= 0 && !c->read_back[root] && c->readers[root] < 2) out->bytes -= bytes_of(x, root);
+    } else if (p->values[root].entry >= 0 && !c->read_back[root] && c->readers[root] < 2)
+      out->bytes -= bytes_of(x, root);
   }
   return out->bytes > 0;
 }

@@ -92,7 +92,8 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
   micah_step **list = x->list;
   int32_t n = 0;
   for (int32_t s = group->first; s < group->first + group->count; s++)
-    if (x->steps[s].on && x->steps[s].split.units > 0 && (faces >> as_part_of(&x->steps[s]) & 1)) list[n++] = &x->steps[s];
+    if (x->steps[s].on && x->steps[s].split.units > 0 && (faces >> as_part_of(&x->steps[s]) & 1))
+      list[n++] = &x->steps[s];
   for (int32_t i = 0; i < n;) {
     int64_t rows = chain_rows(x, list[i]);
     int32_t end = i + 1;
@@ -119,7 +120,8 @@ mica_status mica_executor_run(mica_executor *x, int32_t passes, void *saved) {
   if (!x) return mica_error(MICA_ERR_INVALID, "mica_executor_run: no executor");
   const char *name = x->program->name;
   if (!passes || (passes & ~x->passes))
-    return mica_error(MICA_ERR_INVALID, "executor of %s: passes %d asked for, it was made for %d", name, passes, x->passes);
+    return mica_error(MICA_ERR_INVALID, "executor of %s: passes %d asked for, it was made for %d", name, passes,
+                      x->passes);
   int32_t needs = passes & MICA_PASS_BACKWARD_JVP ? 7 : passes & ~MICA_PASS_FORWARD ? MICA_PASS_FORWARD : 0;
   if (x->fused && (passes & needs) != needs)
     return mica_error(MICA_ERR_STATE, "executor of %s is fused: passes %d need passes %d in the same run", name, passes,

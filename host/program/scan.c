@@ -16,7 +16,8 @@ static char *shape_of(micah_region *region, int rows, int32_t rank, const int64_
 /* ---- the body: the sub called once, every carry and row output a whole value of its own ---- */
 
 /* an output that no other output shares memory with */
-static mica_status body_output(mica_program *body, const char *prefix, const char *name, mica_value value, uint8_t *taken) {
+static mica_status body_output(mica_program *body, const char *prefix, const char *name, mica_value value,
+                               uint8_t *taken) {
   const micah_value *v = &body->values[value];
   if (taken[v->root] || v->count != body->values[v->root].count) {
     int64_t shape[MICAH_RANK], count = v->count;
@@ -60,7 +61,8 @@ static mica_status make_body(mica_program *program, const char *name, const mica
   for (int32_t k = 0; status >= 0 && k < n_carry; k++)
     status = body_output(body, "carry", carry[k].input, mica_program_port(body, results, carry[k].output), taken);
   for (int32_t i = 0; status >= 0 && i < sub->n_outputs; i++)
-    status = body_output(body, "row", sub->outputs[i].name, mica_program_port(body, results, sub->outputs[i].name), taken);
+    status =
+        body_output(body, "row", sub->outputs[i].name, mica_program_port(body, results, sub->outputs[i].name), taken);
   return status < 0 ? status : mica_program_seal(body);
 }
 
@@ -95,8 +97,10 @@ static mica_status describe(micah_scan *scan, mica_program *body, const uint8_t 
       s->kind = i < body->n_inputs && steps[i] ? MICAH_STEP : MICAH_OUTER;
       for (int32_t k = 0; k < scan->n_carry; k++)
         if (scan->carry_in[k] == s->value) s->kind = MICAH_CARRY, s->carry = k;
-      *o = (mica_operand){ .name = v->name, .role = MICA_IN, .reads = { MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T },
-                           .writes = MICA_WRITES_IN };
+      *o = (mica_operand) { .name = v->name,
+                            .role = MICA_IN,
+                            .reads = { MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T },
+                            .writes = MICA_WRITES_IN };
       if (i >= body->n_inputs) o->name += strlen("body."), o->role |= MICA_PARAM;
       if (v->dtype >= MICA_I32) {
         o->role = MICA_INDEX;
@@ -118,7 +122,9 @@ static mica_status describe(micah_scan *scan, mica_program *body, const uint8_t 
       s->carry = i - n_in - n_rows - scan->n_carry;
       s->value = scan->carry_out[s->carry];
       v = &body->values[s->value];
-      *o = (mica_operand){ .role = MICA_SAVED, .reads = { 0, MICA_V, 0, MICA_V | MICA_T }, .writes = MICA_WRITES_SAVED };
+      *o = (mica_operand) { .role = MICA_SAVED,
+                            .reads = { 0, MICA_V, 0, MICA_V | MICA_T },
+                            .writes = MICA_WRITES_SAVED };
       o->name = micah_join(body, "checkpoint", carry[s->carry].output);
       if (!o->name) return MICA_ERR_MEMORY;
     }
@@ -126,9 +132,15 @@ static mica_status describe(micah_scan *scan, mica_program *body, const uint8_t 
     o->offset = offsetof(micah_scan_args, ports) + (size_t)i * sizeof(mica_port);
     if (!o->shape) return MICA_ERR_MEMORY;
   }
-  scan->op = (mica_op){ .size = sizeof(mica_op), .name = "scan", .doc = "a loop over rows with carried state",
-                        .args_size = offsetof(micah_scan_args, ports) + (size_t)n * sizeof(mica_port), .dims = scan_dims,
-                        .n_dims = 2, .operands = operands, .n_operands = n, .budget = 2 };
+  scan->op = (mica_op) { .size = sizeof(mica_op),
+                         .name = "scan",
+                         .doc = "a loop over rows with carried state",
+                         .args_size = offsetof(micah_scan_args, ports) + (size_t)n * sizeof(mica_port),
+                         .dims = scan_dims,
+                         .n_dims = 2,
+                         .operands = operands,
+                         .n_operands = n,
+                         .budget = 2 };
   return MICA_OK;
 }
 
@@ -177,8 +189,9 @@ mica_value mica_program_scan(mica_program *program, const char *name, const mica
   if (axis < 0 || axis >= program->n_axes || !micah_sees_rows(program, program->level, axis))
     return micah_fail(program, MICA_ERR_INVALID, "%s: %d is no axis to scan over here", path, axis);
   if (sub->n_axes)
-    return micah_fail(program, MICA_ERR_UNSUPPORTED, "%s: the body %s has an axis '%s' of its own; a step has one row a task",
-                      path, sub->name, sub->axes[0].name);
+    return micah_fail(program, MICA_ERR_UNSUPPORTED,
+                      "%s: the body %s has an axis '%s' of its own; a step has one row a task", path, sub->name,
+                      sub->axes[0].name);
   if (n < 0 || (n && !binds) || n_carry < 0 || (n_carry && !carry))
     return micah_fail(program, MICA_ERR_INVALID, "%s: no binds or no carries", path);
   /* carries: an input and an output of one shape, each used once */
@@ -217,8 +230,8 @@ mica_value mica_program_scan(mica_program *program, const char *name, const mica
     mica_value inner = micah_find_bindable(program, path, sub, port);
     if (inner < 0) return inner;
     if (!micah_valid(program, binds[k].value))
-      return micah_fail(program, MICA_ERR_INVALID, "%s: '%s' is bound to %d, which is no value of this program", path, port,
-                        binds[k].value);
+      return micah_fail(program, MICA_ERR_INVALID, "%s: '%s' is bound to %d, which is no value of this program", path,
+                        port, binds[k].value);
     for (int32_t i = 0; i < n_all; i++) {
       if (strcmp(all[i].port, port)) continue;
       if (all[i].value >= 0) return micah_fail(program, MICA_ERR_INVALID, "%s: '%s' is bound twice", path, port);
@@ -226,8 +239,8 @@ mica_value mica_program_scan(mica_program *program, const char *name, const mica
       const micah_value *v = &program->values[binds[k].value];
       if (i < sub->n_inputs) steps[i] = v->axis == axis;
       if (micah_sees_rows(program, program->level, v->axis) && v->axis != axis)
-        return micah_fail(program, MICA_ERR_SHAPE, "%s: '%s' has rows of axis %s, expected rows of %s or none", path, port,
-                          program->axes[v->axis].name, program->axes[axis].name);
+        return micah_fail(program, MICA_ERR_SHAPE, "%s: '%s' has rows of axis %s, expected rows of %s or none", path,
+                          port, program->axes[v->axis].name, program->axes[axis].name);
       if ((v->dtype >= MICA_I32) != (sub->values[inner].dtype >= MICA_I32))
         return micah_fail(program, MICA_ERR_INVALID, "%s: '%s' expected %s, got %s", path, port,
                           mica_dtype_name(sub->values[inner].dtype), mica_dtype_name(v->dtype));
@@ -245,8 +258,10 @@ mica_value mica_program_scan(mica_program *program, const char *name, const mica
   for (int32_t k = 0; k < n_carry; k++)
     for (int32_t i = 0; i < sub->n_inputs; i++)
       if (!strcmp(all[i].port, carry[k].input) && steps[i])
-        return micah_fail(program, MICA_ERR_SHAPE, "%s: carry '%s' starts from '%s', which has rows of the axis; expected "
-                          "one row a task", path, carry[k].input, program->values[all[i].value].name);
+        return micah_fail(program, MICA_ERR_SHAPE,
+                          "%s: carry '%s' starts from '%s', which has rows of the axis; expected "
+                          "one row a task",
+                          path, carry[k].input, program->values[all[i].value].name);
   mica_program *body = NULL;
   status = make_body(program, path, sub, n_carry, carry, &body);
   micah_scan *scan = status < 0 ? NULL : micah_region_alloc(&body->region, 1, sizeof *scan);

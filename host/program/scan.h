@@ -1,8 +1,8 @@
 /* scan.h (internal): a loop over the rows of an axis, as one entry of a program.
  *
- * the body is a program of its own, shared by all programs that took the entry. its operation descriptor has operands but
- * no kernels: activity, planning and binding read the operand table; micah_scan_run runs the faces step by step with an
- * executor of the body. */
+ * the body is a program of its own, shared by all programs that took the entry. its operation descriptor has operands
+ * but no kernels: activity, planning and binding read the operand table; micah_scan_run runs the faces step by step
+ * with an executor of the body. */
 #ifndef MICAH_PROGRAM_SCAN_H
 #define MICAH_PROGRAM_SCAN_H
 

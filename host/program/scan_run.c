@@ -1,8 +1,8 @@
 /* running scan entries: one step after another, each a run of the body over the tasks that still have a row.
  *
- * forward keeps every stride-th carry. backward goes from the last stretch between two checkpoints to the first: it steps
- * forward through the stretch again to have its carries, then runs each step forward and back, so a loop of T steps holds
- * about 2 sqrt(T) carries and the activations of one step. */
+ * forward keeps every stride-th carry. backward goes from the last stretch between two checkpoints to the first: it
+ * steps forward through the stretch again to have its carries, then runs each step forward and back, so a loop of T
+ * steps holds about 2 sqrt(T) carries and the activations of one step. */
 #include <math.h>
 #include <string.h>
 
@@ -53,7 +53,8 @@ mica_status micah_scan_create(mica_executor *x, int32_t e) {
   for (int i = 0; i < scan->op.n_operands; i++) {
     const micah_scan_operand *o = &scan->operands[i];
     if (!(scan->op.operands[i].role & MICA_IN)) continue;
-    if (o->kind == MICAH_CARRY || x->active[x->program->values[entry->binds[i].value].root]) wants[n_wants++] = o->value;
+    if (o->kind == MICAH_CARRY || x->active[x->program->values[entry->binds[i].value].root])
+      wants[n_wants++] = o->value;
   }
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   options.backend = x->backend;
@@ -314,7 +315,8 @@ mica_status micah_scan_run(mica_executor *x, int32_t e, int face) {
   l.T = span->length;
   for (int64_t b = 0; b < l.args->B; b++)
     if (steps_of(&l, b) < 1)
-      return mica_error(MICA_ERR_SHAPE, "program %s: %s: task %lld has no row of axis %s to loop over, expected at least 1",
+      return mica_error(MICA_ERR_SHAPE,
+                        "program %s: %s: task %lld has no row of axis %s to loop over, expected at least 1",
                         x->program->name, entry->path, (long long)b, x->program->axes[entry->dim_axis[1]].name);
   mica_status status = face == MICA_FORWARD || face == MICA_JVP ? sweep_down(&l) : sweep_up(&l);
   if (status >= 0) return MICA_OK;

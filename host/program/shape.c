@@ -1,9 +1,9 @@
 /* binding values to ports: sizes are unified by dim name, completed by infer(), and give the outputs their shapes.
  *
- * a value's dims, [rows of its axis] + row shape, are matched in order with the port's dims after the task axis. a value
- * of lower rank gets sizes of 1 in front of its own row dims: scalar rows (B,token) enter "B R C" as C = 1, a row
- * without axis (B,C) as R = 1. outputs drop the dims whose size was so inserted. a size is either the length of one axis
- * or a constant, never both. */
+ * a value's dims, [rows of its axis] + row shape, are matched in order with the port's dims after the task axis. a
+ * value of lower rank gets sizes of 1 in front of its own row dims: scalar rows (B,token) enter "B R C" as C = 1, a row
+ * without axis (B,C) as R = 1. outputs drop the dims whose size was so inserted. a size is either the length of one
+ * axis or a constant, never both. */
 #include <stdio.h>
 #include <string.h>
 
@@ -80,7 +80,8 @@ static mica_status unify_operand(mica_program *program, micah_entry *entry, int 
   int64_t literal[MICAH_RANK];
   bind->rank = micah_port_dims(entry->op, operand, dim, literal);
   int rows = micah_sees_rows(program, entry->level, value->axis);
-  if (rows + value->rank > bind->rank) return misfit(program, entry, operand, value, "the value has too many dims; reshape it");
+  if (rows + value->rank > bind->rank)
+    return misfit(program, entry, operand, value, "the value has too many dims; reshape it");
   int pad = bind->rank - rows - value->rank;
   for (int d = 0; d < bind->rank; d++) {
     mica_status status;
@@ -152,8 +153,9 @@ static mica_status infer(mica_program *program, micah_entry *entry, uint8_t *abs
   }
   for (int d = 1; d < op->n_dims; d++)
     if (entry->dim_axis[d] < 0 && *micak_dim(&op->dims[d], entry->args) < 0)
-      return micah_fail(program, MICA_ERR_SHAPE, "%s: size %s of %s is not known; bind an operand that has it or set %s=...",
-                        entry->path, op->dims[d].name, op->name, op->dims[d].name);
+      return micah_fail(program, MICA_ERR_SHAPE,
+                        "%s: size %s of %s is not known; bind an operand that has it or set %s=...", entry->path,
+                        op->dims[d].name, op->name, op->dims[d].name);
   return MICA_OK;
 }
 

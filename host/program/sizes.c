@@ -32,7 +32,8 @@ mica_status micah_sizes_create(mica_executor *x, const mica_executor_options *op
     return mica_error(MICA_ERR_INVALID, "executor of %s: capacity of %lld tasks, expected at least 1", p->name,
                       (long long)options->tasks);
   if (p->n_axes && (!options->rows || !options->longest))
-    return mica_error(MICA_ERR_INVALID, "executor of %s: rows and longest of its %d axes are not given", p->name, p->n_axes);
+    return mica_error(MICA_ERR_INVALID, "executor of %s: rows and longest of its %d axes are not given", p->name,
+                      p->n_axes);
   x->tasks = x->capacity_tasks = options->tasks;
   for (int32_t a = 0; a < p->n_axes; a++) {
     x->capacity_rows[a] = options->rows[a];
@@ -75,9 +76,10 @@ static mica_status measure(mica_executor *x, micah_span *span, int32_t axis, int
   for (int64_t b = 0; b < tasks; b++) {
     int64_t rows = (int64_t)span->offsets[b + 1] - span->offsets[b];
     if (rows < 0 || rows > x->capacity_longest[axis])
-      return mica_error(MICA_ERR_SHAPE, "executor of %s: offsets of axis %s give task %lld %lld rows, expected 0 to the "
-                        "capacity %lld", x->program->name, name, (long long)b, (long long)rows,
-                        (long long)x->capacity_longest[axis]);
+      return mica_error(MICA_ERR_SHAPE,
+                        "executor of %s: offsets of axis %s give task %lld %lld rows, expected 0 to the "
+                        "capacity %lld",
+                        x->program->name, name, (long long)b, (long long)rows, (long long)x->capacity_longest[axis]);
     if (rows > span->length) span->length = rows;
   }
   return MICA_OK;
@@ -184,8 +186,8 @@ mica_status mica_executor_set_axis(mica_executor *x, int32_t axis, const int32_t
   if (axis < 0 || axis >= p->n_axes)
     return mica_error(MICA_ERR_INVALID, "executor of %s: %d is no axis", p->name, axis);
   if (length < 0 || length > x->capacity_longest[axis])
-    return mica_error(MICA_ERR_SHAPE, "executor of %s: axis %s has length %lld, expected 0 to its capacity %lld", p->name,
-                      p->axes[axis].name, (long long)length, (long long)x->capacity_longest[axis]);
+    return mica_error(MICA_ERR_SHAPE, "executor of %s: axis %s has length %lld, expected 0 to its capacity %lld",
+                      p->name, p->axes[axis].name, (long long)length, (long long)x->capacity_longest[axis]);
   x->axes[axis].offsets = offsets;
   x->axes[axis].length = length;
   x->dirty = 1;

@@ -73,7 +73,8 @@ static inline void bench_fill(bench *b, uint64_t seed) {
   mica_value v;
   mica_value_info info;
   b->param_count = mica_program_param_count(b->program) * (b->per_task ? b->tasks : 1);
-  for (int w = 0; w < 4; w++) b->param[w] = w == 1 || w == 3 ? nans_of(b->param_count) : randoms(b->param_count, &state);
+  for (int w = 0; w < 4; w++)
+    b->param[w] = w == 1 || w == 3 ? nans_of(b->param_count) : randoms(b->param_count, &state);
   b->n_params = b->n_inputs = b->n_outputs = 0;
   for (int i = 0; (v = mica_program_get_input(b->program, i)) >= 0; i++) {
     OK(mica_program_info(b->program, v, &info));
@@ -196,7 +197,9 @@ static inline void bench_run(mica_context *context, bench *b) {
       for (int64_t r = 0; r < rows && info.count; r++)
         for (int64_t k = 0; k < info.count; k++) {
           int64_t at = r * (info.axis < 0 ? wire.task_stride : wire.stride[0]) + k;
-          double value_at = !wire.data ? 0 : b->dtype == MICA_F64 ? ((double *)wire.data)[at] : (double)((float *)wire.data)[at];
+          double value_at = !wire.data             ? 0
+                            : b->dtype == MICA_F64 ? ((double *)wire.data)[at]
+                                                   : (double)((float *)wire.data)[at];
           b->output[i][w][r * info.count + k] = value_at;
         }
     }
@@ -206,7 +209,8 @@ static inline void bench_run(mica_context *context, bench *b) {
 }
 
 static inline void near(double a, double b, double tolerance, const char *what, int64_t i) {
-  if (!(fabs(a - b) <= tolerance * (1 + fabs(a) + fabs(b)))) fail_msg("%s[%lld]: %.17g, expected %.17g", what, (long long)i, a, b);
+  if (!(fabs(a - b) <= tolerance * (1 + fabs(a) + fabs(b))))
+    fail_msg("%s[%lld]: %.17g, expected %.17g", what, (long long)i, a, b);
 }
 
 /* shift values along tangents (and seeds along their td) by h */
@@ -296,7 +300,8 @@ static inline mica_context *context_with(int32_t threads) {
 }
 
 /* op with up to three binds: "x", value, ... */
-static inline mica_value op1(mica_program *p, const char *name, const char *op, const char *set, const char *a, mica_value x) {
+static inline mica_value op1(mica_program *p, const char *name, const char *op, const char *set, const char *a,
+                             mica_value x) {
   mica_bind binds[] = { { a, x } };
   return mica_program_op(p, name, op, set, 1, binds);
 }

@@ -51,7 +51,8 @@ static void names_and_sizes(void **state) {
   REFUSED(mica_program_axis(f.p, "token", f.item), "exists already under another parent");
   REFUSED(mica_program_axis(f.p, "deep", 9), "9 is no axis to be its parent");
   REFUSED(mica_program_axis(f.p, NULL, MICA_NO_AXIS), "needs a name");
-  REFUSED(mica_program_reshape(f.p, f.x, 2, (int64_t[]){ 4, 2 }), "'x' (B, token, 6): the new row has 8 elements, expected 6");
+  REFUSED(mica_program_reshape(f.p, f.x, 2, (int64_t[]) { 4, 2 }),
+          "'x' (B, token, 6): the new row has 8 elements, expected 6");
   REFUSED(mica_program_slice(f.p, f.x, 4, 3), "[4, 7) is outside its first row size 6");
   REFUSED(mica_program_slice(f.p, f.index, 0, 1), "its row is a scalar");
   REFUSED(mica_program_output(f.p, "y", f.x), "which no operation of the program makes");
@@ -196,7 +197,8 @@ static void executors(void **state) {
   good.fused = 0;
   OK(mica_executor_create(context, f.p, &good, &x));
   refused(mica_executor_run(x, MICA_PASS_FORWARD, NULL), "bytes of saved memory");
-  refused(mica_executor_run(x, MICA_PASS_FORWARD, (char *)memory + 4 - ((uintptr_t)memory + 4) % 4 + 1), "64-byte aligned");
+  refused(mica_executor_run(x, MICA_PASS_FORWARD, (char *)memory + 4 - ((uintptr_t)memory + 4) % 4 + 1),
+          "64-byte aligned");
   mica_executor_destroy(x);
   mica_program_destroy(f.p);
 }
@@ -271,7 +273,8 @@ static void every_allocation_may_fail(void **state) {
     s.calls = 0;
     s.refuse = refuse;
     mica_status status = build_all(c);
-    if (status != MICA_ERR_MEMORY) fail_msg("allocation %ld of %ld refused: got %d, %s", refuse, calls, status, mica_last_error());
+    if (status != MICA_ERR_MEMORY)
+      fail_msg("allocation %ld of %ld refused: got %d, %s", refuse, calls, status, mica_last_error());
     refused(status, "out of memory");
     assert_int_equal(s.live, held);
   }

@@ -10,8 +10,10 @@ static mica_program *rows_program(void) {
   int32_t token = mica_program_axis(p, "token", MICA_NO_AXIS);
   int64_t c[] = { 6 };
   mica_value x = mica_program_input(p, "x", MICA_F32, token, 1, c);
-  mica_value n = op3(p, "ln", "layernorm", NULL, "x", x, "w", param(p, "ln.weight", 6, 0), "b", param(p, "ln.bias", 6, 0));
-  mica_value h = op3(p, "fc", "linear", "act=gelu", "x", n, "w", param(p, "fc.weight", 12, 6), "b", param(p, "fc.bias", 12, 0));
+  mica_value n =
+      op3(p, "ln", "layernorm", NULL, "x", x, "w", param(p, "ln.weight", 6, 0), "b", param(p, "ln.bias", 6, 0));
+  mica_value h =
+      op3(p, "fc", "linear", "act=gelu", "x", n, "w", param(p, "fc.weight", 12, 6), "b", param(p, "fc.bias", 12, 0));
   mica_value a = mica_program_slice(p, h, 0, 6), g = mica_program_slice(p, h, 6, 6);
   mica_value m = op2(p, "gate", "mul", NULL, "a", a, "b", g);
   mica_value r = op2(p, "res", "add", NULL, "a", m, "b", x);
@@ -156,7 +158,9 @@ static void tied_calls(void **state) {
   OK(mica_program_output(p, "half", mica_program_port(p, b2, "half")));
   assert_true(mica_program_find(p, "three.weight") >= 0);
   OK(mica_program_seal(p));
-  bench b = { .program = p, .dtype = MICA_F64, .backend = MICA_REF, .fused = 1, .tasks = 3, .rows = { 12 }, .longest = { 4 } };
+  bench b = {
+    .program = p, .dtype = MICA_F64, .backend = MICA_REF, .fused = 1, .tasks = 3, .rows = { 12 }, .longest = { 4 }
+  };
   check_four(context, &b, 5, 1e-7);
   bench_free(&b);
   mica_program_destroy(sub);

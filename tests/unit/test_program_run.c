@@ -20,7 +20,8 @@ static mica_program *blocks(mica_context *context, int layers, int64_t width, in
     h = op2(p, PATH("qkv"), "linear", NULL, "x", h, "w", w);
     mica_value part[3];
     for (int i = 0; i < 3; i++) part[i] = mica_program_reshape(p, mica_program_slice(p, h, i * width, width), 2, split);
-    h = mica_program_reshape(p, op3(p, PATH("attn"), "attention", "mask=causal", "q", part[0], "k", part[1], "v", part[2]), 1, row);
+    h = mica_program_reshape(
+        p, op3(p, PATH("attn"), "attention", "mask=causal", "q", part[0], "k", part[1], "v", part[2]), 1, row);
     w = param(p, PATH("proj.weight"), width, width);
     x = op3(p, PATH("proj"), "linear", NULL, "x", h, "w", w, "res", x);
     w = param(p, PATH("up.weight"), 4 * width, width);
@@ -145,8 +146,8 @@ static void count_calls(void *user, const char *path, const char *op, int face, 
   *(int64_t *)user += calls;
 }
 
-/* all passes run without one call of the allocator; the profile counts them; plans are near the exact peak; the same bits
- * with 1, 2 and 5 threads, and cut at other places */
+/* all passes run without one call of the allocator; the profile counts them; plans are near the exact peak; the same
+ * bits with 1, 2 and 5 threads, and cut at other places */
 static void runs_without_allocation(void **state) {
   (void)state;
   float *reference = NULL;
@@ -205,15 +206,22 @@ static void runs_without_allocation(void **state) {
   free(reference);
 }
 
-/* values computed again: the same bits in less memory, fused or apart, with the tangents too; each run of a pass alone */
+/* values computed again: the same bits in less memory, fused or apart, with the tangents too; each run of a pass alone
+ */
 static void computed_again(void **state) {
   (void)state;
   mica_context *context = context_with(2);
   mica_program *p = blocks(context, 4, 32, 4);
   for (int kind = 0; kind < 3; kind++) {
     int64_t least = INT64_MAX;
-    bench kept = { .program = p, .dtype = MICA_F32, .backend = MICA_CPU, .fused = kind != 1, .tasks = 30, .rows = { 30 * 9 },
-                   .longest = { 9 }, .passes = kind == 2 ? 15 : 3 };
+    bench kept = { .program = p,
+                   .dtype = MICA_F32,
+                   .backend = MICA_CPU,
+                   .fused = kind != 1,
+                   .tasks = 30,
+                   .rows = { 30 * 9 },
+                   .longest = { 9 },
+                   .passes = kind == 2 ? 15 : 3 };
     bench_fill(&kept, 6);
     bench_run(context, &kept);
     for (int step = 0; step < 4; step++) {
@@ -249,7 +257,8 @@ static void computed_again(void **state) {
   mica_context_destroy(context);
 }
 
-/* a row-local phase may not run on tiles before what its other operands need is whole: here weights made a row at a time */
+/* a row-local phase may not run on tiles before what its other operands need is whole: here weights made a row at a
+ * time */
 static void weights_made_in_the_program(void **state) {
   (void)state;
   mica_context *context = context_with(2);
@@ -268,7 +277,8 @@ static void weights_made_in_the_program(void **state) {
   /* parts that overlap, with nothing left over */
   mica_value u = op1(p, "u", "sigmoid", NULL, "x", x);
   mica_value low = mica_program_slice(p, u, 0, 4), high = mica_program_slice(p, u, 2, 4);
-  OK(mica_program_output(p, "parts", op2(p, "mix", "mul", NULL, "a", low, "b", op1(p, "copy", "scale", "alpha=2", "x", high))));
+  OK(mica_program_output(p, "parts",
+                         op2(p, "mix", "mul", NULL, "a", low, "b", op1(p, "copy", "scale", "alpha=2", "x", high))));
   OK(mica_program_seal(p));
   bench b = { .program = p, .dtype = MICA_F64, .backend = MICA_REF, .fused = 1, .tasks = 900 };
   check_four(context, &b, 2, 1e-6);

@@ -102,7 +102,8 @@ static void unrolled(void **state) {
   for (int t = 0; t < STEPS; t++) {
     char name[16];
     snprintf(name, sizeof name, "step%d", t);
-    mica_bind binds[] = { { "x", x[t] }, { "h", now }, { "c", sum }, { "gain", gain }, { "w", w }, { "b", b }, { "u", u } };
+    mica_bind binds[] = { { "x", x[t] }, { "h", now }, { "c", sum }, { "gain", gain },
+                          { "w", w },    { "b", b },   { "u", u } };
     now = mica_program_call(p, name, body, 7, binds);
     sum = mica_program_port(p, now, "sum");
     g[t] = mica_program_port(p, now, "g");
@@ -151,7 +152,8 @@ static void unrolled(void **state) {
           near(a.input[0][wire][(task * STEPS + t) * 2 + i], c.input[t][wire][task * 2 + i], 1e-12, "x", t);
         for (int k = 0; k < 2; k++)
           for (int i = 0; i < 3; i++)
-            near(a.output[k][wire][(task * STEPS + t) * 3 + i], c.output[2 * t + k][wire][task * 3 + i], 1e-12, "rows", t);
+            near(a.output[k][wire][(task * STEPS + t) * 3 + i], c.output[2 * t + k][wire][task * 3 + i], 1e-12, "rows",
+                 t);
       }
     for (int k = 2; k < 4; k++)
       for (int64_t i = 0; i < a.output_count[k]; i++)
