@@ -99,7 +99,8 @@ static mica_status open_work(const mica_evaluate_options *o, work *w) {
   status = choose_predictors(&w->tasks, o->exact, e);
   if (status >= 0) status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS, &w->graph);
   if (status >= 0)
-    status = micah_runner_create(w->job, &w->tasks, &w->graph, MICA_CPU, MICA_F32, MICA_PASS_FORWARD, w->chunk, &w->runner);
+    status =
+        micah_runner_create(w->job, &w->tasks, &w->graph, MICA_CPU, MICA_F32, MICA_PASS_FORWARD, w->chunk, &w->runner);
   if (status >= 0) status = micah_feed_create(&w->tasks, w->chunk, &w->feed);
   if (status < 0) return status;
   int32_t axis = w->tasks.field_axis[w->tasks.target];

@@ -53,8 +53,9 @@ static mica_status allocate(work *w, int with_direction) {
     w->direction = micah_alloc(c, size, "a direction");
     w->hvp = micah_alloc(c, wide, "a Hessian-vector product");
   }
-  return w->params && w->grad && w->loss && w->loss_out && (!with_direction || (w->direction && w->hvp)) ? MICA_OK
-                                                                                                         : MICA_ERR_MEMORY;
+  return w->params && w->grad && w->loss && w->loss_out && (!with_direction || (w->direction && w->hvp))
+             ? MICA_OK
+             : MICA_ERR_MEMORY;
 }
 
 static void close_work(work *w) {
@@ -90,8 +91,8 @@ static mica_status open_work(const mica_grad_options *o, work *w) {
   int32_t passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   if (o->direction) passes |= MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP;
   int64_t batch = w->job->settings.batch;
-  status = micah_runner_create(w->job, &w->tasks, &w->graph, o->dtype == MICA_F32 ? MICA_CPU : MICA_REF, o->dtype, passes,
-                               batch, &w->runner);
+  status = micah_runner_create(w->job, &w->tasks, &w->graph, o->dtype == MICA_F32 ? MICA_CPU : MICA_REF, o->dtype,
+                               passes, batch, &w->runner);
   if (status >= 0) status = micah_feed_create(&w->tasks, batch, &w->feed);
   if (status >= 0) status = allocate(w, o->direction != NULL);
   if (status >= 0) status = micah_feed_fill(&w->feed, o->first, batch);
@@ -161,7 +162,8 @@ static mica_status list_fields(work *w) {
     if (axis >= 0) shape[rank++] = w->feed.uniform[axis] ? view->offsets[axis][1] : micah_view_rows(view, axis);
     for (int32_t j = 0; j < f->rank; j++) shape[rank++] = f->shape[j];
     int dtype = w->runner->data[i] ? w->dtype : f->dtype;
-    status = micah_list_add(&w->list, "", f->name, dtype, rank, shape, w->runner->data[i] ? w->runner->data[i] : view->data[i]);
+    status = micah_list_add(&w->list, "", f->name, dtype, rank, shape,
+                            w->runner->data[i] ? w->runner->data[i] : view->data[i]);
   }
   return status;
 }
@@ -187,9 +189,11 @@ mica_status mica_grad(const mica_grad_options *options, double *loss) {
   if (!options || options->size != sizeof *options)
     return mica_error(MICA_ERR_INVALID, "mica_grad_options.size is %zu, expected %zu", options ? options->size : 0,
                       sizeof *options);
-  if (!options->out && !loss) return mica_error(MICA_ERR_INVALID, "grad has nowhere to put its result: options.out is NULL");
+  if (!options->out && !loss)
+    return mica_error(MICA_ERR_INVALID, "grad has nowhere to put its result: options.out is NULL");
   if (options->dtype != MICA_F32 && options->dtype != MICA_F64 && options->dtype != MICA_BF16)
-    return mica_error(MICA_ERR_UNSUPPORTED, "dtype %s; grad computes in f32, f64 or bf16", mica_dtype_name(options->dtype));
+    return mica_error(MICA_ERR_UNSUPPORTED, "dtype %s; grad computes in f32, f64 or bf16",
+                      mica_dtype_name(options->dtype));
   work w = { .dtype = options->dtype, .grad_dtype = options->dtype == MICA_F64 ? MICA_F64 : MICA_F32 };
   mica_status status = open_work(options, &w);
   if (status >= 0) status = run_passes(&w, options->direction != NULL);

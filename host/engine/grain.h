@@ -1,8 +1,8 @@
 /* grain.h: gradients of grains and their sum in one fixed binary tree.
  *
- * a step's grains 0, 1, 2 ... are the leaves. a launch writes any number of consecutive ones, each into its slot; they enter
- * a binary counter of partial sums: two sums of equally many grains are added at once, left += right. so the additions and
- * their order depend on the number of grains alone, and log2 of it partial sums are kept. */
+ * a step's grains 0, 1, 2 ... are the leaves. a launch writes any number of consecutive ones, each into its slot; they
+ * enter a binary counter of partial sums: two sums of equally many grains are added at once, left += right. so the
+ * additions and their order depend on the number of grains alone, and log2 of it partial sums are kept. */
 #ifndef MICAH_ENGINE_GRAIN_H
 #define MICAH_ENGINE_GRAIN_H
 

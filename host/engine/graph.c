@@ -22,7 +22,8 @@ mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int3
   for (int32_t i = 0; i < tasks->n_fields; i++) {
     const mica_field *f = &tasks->fields[i];
     int32_t axis = tasks->field_axis[i];
-    out->input[i] = mica_program_input(p, f->name, f->dtype, axis < 0 ? MICA_NO_AXIS : out->axis[axis], f->rank, f->shape);
+    out->input[i] =
+        mica_program_input(p, f->name, f->dtype, axis < 0 ? MICA_NO_AXIS : out->axis[axis], f->rank, f->shape);
   }
   int32_t target_axis = tasks->field_axis[tasks->target];
   int64_t longest = target_axis < 0 ? 1 : tasks->longest[target_axis];
@@ -39,7 +40,8 @@ mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int3
   if (status >= 0 && (outputs & MICAH_OUT_PREDICTION)) {
     /* predictions of classes are given as probabilities */
     if (tasks->fields[tasks->target].dtype == MICA_I32)
-      out->prediction = mica_program_op(p, "probability", "softmax", NULL, 1, (mica_bind[]){ { "x", out->prediction } });
+      out->prediction =
+          mica_program_op(p, "probability", "softmax", NULL, 1, (mica_bind[]) { { "x", out->prediction } });
     status = out->prediction < 0 ? out->prediction : mica_program_output(p, "prediction", out->prediction);
   }
   if (status >= 0 && (outputs & MICAH_OUT_LOSS)) status = mica_program_output(p, "loss", out->loss);
@@ -137,8 +139,8 @@ mica_status micah_graph_load(const micah_graph *graph, const micah_safetensors *
     if (status < 0) return status;
     status = micak_convert(dtype, at(params, dtype, info.offset), tensor->dtype, tensor->data, info.count);
     if (status < 0)
-      return mica_error(MICA_ERR_FORMAT, "%s: tensor '%s' is %s, expected f32, f64 or bf16", micah_safetensors_path(file),
-                        name, mica_dtype_name(tensor->dtype));
+      return mica_error(MICA_ERR_FORMAT, "%s: tensor '%s' is %s, expected f32, f64 or bf16",
+                        micah_safetensors_path(file), name, mica_dtype_name(tensor->dtype));
   }
   for (int64_t i = 0; !extra && i < micah_safetensors_count(file); i++) {
     const char *name = micah_safetensors_get(file, i)->name;
@@ -146,8 +148,10 @@ mica_status micah_graph_load(const micah_graph *graph, const micah_safetensors *
     mica_value value = strncmp(name, prefix, length) == 0 ? mica_program_find(graph->program, name + length) : -1;
     mica_value_info info;
     if (value < 0 || mica_program_info(graph->program, value, &info) < 0 || info.kind != MICA_VALUE_PARAM)
-      return mica_error(MICA_ERR_FORMAT, "%s: tensor '%s' is no parameter of the model; these weights belong to another "
-                        "configuration", micah_safetensors_path(file), name);
+      return mica_error(MICA_ERR_FORMAT,
+                        "%s: tensor '%s' is no parameter of the model; these weights belong to another "
+                        "configuration",
+                        micah_safetensors_path(file), name);
   }
   return MICA_OK;
 }
@@ -195,8 +199,8 @@ void micah_list_free(micah_tensor_list *list) {
   memset(list, 0, sizeof *list);
 }
 
-mica_status micah_job_weights(const micah_job *job, const micah_graph *graph, const char *weights, int dtype, void *params,
-                              char **from, int64_t *step) {
+mica_status micah_job_weights(const micah_job *job, const micah_graph *graph, const char *weights, int dtype,
+                              void *params, char **from, int64_t *step) {
   *from = NULL, *step = -1;
   if (!weights && !job->run) {
     *step = 0;

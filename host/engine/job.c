@@ -35,7 +35,8 @@ static mica_status read_config(const mica_source *source, int fixed, micah_job *
     status = micah_config_override(job->config, source->overrides[i]);
     if (status >= 0 && fixed) status = micah_config_hash(job->config, after);
     if (status >= 0 && fixed && strcmp(before, after) != 0)
-      status = mica_error(MICA_ERR_CONFIG, "%s: '%s' would change the numbers of a run that is under way; start a new run for "
+      status = mica_error(MICA_ERR_CONFIG,
+                          "%s: '%s' would change the numbers of a run that is under way; start a new run for "
                           "it, or change only threads, launch, memory, log_every, checkpoint_every, checkpoints, exact",
                           micah_config_name(job->config), source->overrides[i]);
   }
@@ -141,8 +142,8 @@ void micah_job_close(micah_job *job) {
 
 mica_status micah_job_tasks(const micah_job *job, int32_t split, micah_tasks *out) {
   const micah_settings *s = &job->settings;
-  mica_status status = micah_tasks_open(job->context, job->family, job->family_config, (uint64_t)s->seed, split, s->batch,
-                                        s->steps, out);
+  mica_status status = micah_tasks_open(job->context, job->family, job->family_config, (uint64_t)s->seed, split,
+                                        s->batch, s->steps, out);
   if (status >= 0) return status;
   micah_section *section;
   mica_status found = micah_config_section(micah_config_root(job->config), "family", 1, &section);

@@ -19,8 +19,8 @@ typedef struct micah_job {
   void              *family_config, *model_config, *loss_config;
 } micah_job;
 
-/* read the configuration, apply overrides, load plugins, find and fill every descriptor. `fixed`: overrides may change only
- * what leaves the numbers of the run alone (micah_settings_neutral). */
+/* read the configuration, apply overrides, load plugins, find and fill every descriptor. `fixed`: overrides may change
+ * only what leaves the numbers of the run alone (micah_settings_neutral). */
 mica_status micah_job_open(const mica_source *source, int fixed, micah_job **out);
 void        micah_job_close(micah_job *job);
 
@@ -56,8 +56,8 @@ mica_status micah_graph_init(const micah_job *job, const micah_graph *graph, int
 int32_t     micah_graph_n_params(const micah_graph *graph);
 mica_status micah_graph_param(const micah_graph *graph, int32_t index, mica_value_info *out);
 
-/* parameters from a file with every tensor `prefix`NAME of the right shape, F32 or F64 or BF16, into a block of `dtype`.
- * extra tensors are fine where `extra`, else an error. */
+/* parameters from a file with every tensor `prefix`NAME of the right shape, F32 or F64 or BF16, into a block of
+ * `dtype`. extra tensors are fine where `extra`, else an error. */
 mica_status micah_graph_load(const micah_graph *graph, const micah_safetensors *file, const char *prefix, int extra,
                              int dtype, void *params);
 
@@ -73,10 +73,10 @@ mica_status micah_list_params(micah_tensor_list *list, const micah_graph *graph,
                               const void *block);
 void        micah_list_free(micah_tensor_list *list);
 
-/* weights for evaluation and prediction: `weights`, else RUN/last.safetensors, else initial ones. *from: file used, borrowed
- * from the job or options, NULL for initial; *step: its training step, -1 when unknown. */
-mica_status micah_job_weights(const micah_job *job, const micah_graph *graph, const char *weights, int dtype, void *params,
-                              char **from, int64_t *step);
+/* weights for evaluation and prediction: `weights`, else RUN/last.safetensors, else initial ones. *from: file used,
+ * borrowed from the job or options, NULL for initial; *step: its training step, -1 when unknown. */
+mica_status micah_job_weights(const micah_job *job, const micah_graph *graph, const char *weights, int dtype,
+                              void *params, char **from, int64_t *step);
 
 /* hex of a hash over every key of a written configuration that decides numbers */
 mica_status micah_config_hash(const micah_config *config, char text[33]);

@@ -108,7 +108,8 @@ mica_status micah_optimizer_step(micah_optimizer *o, const float *gradient, doub
   threads->parallel_for(threads->user, (o->count + PIECE - 1) / PIECE, norm_piece, &u);
   *norm = scale * sqrt(micak_norm2_tree(o->sums, o->n_sums));
   if (!isfinite(*norm))
-    return mica_error(MICA_ERR_NUMERIC, "the gradient's norm is %g though every loss is finite; lower optimizer.lr", *norm);
+    return mica_error(MICA_ERR_NUMERIC, "the gradient's norm is %g though every loss is finite; lower optimizer.lr",
+                      *norm);
   if (s->clip > 0 && *norm > s->clip) u.settings.scale *= s->clip / *norm;
   threads->parallel_for(threads->user, o->n_runs, step_run, &u);
   return MICA_OK;

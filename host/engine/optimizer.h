@@ -26,6 +26,7 @@ void        micah_optimizer_destroy(micah_optimizer *optimizer);
 
 /* one update with the gradient scale x gradient; step counts from 0. *norm: of the scaled gradient before clipping.
  * MICA_ERR_NUMERIC, and nothing changed, when the norm is not finite. */
-mica_status micah_optimizer_step(micah_optimizer *optimizer, const float *gradient, double scale, int64_t step, double *norm);
+mica_status micah_optimizer_step(micah_optimizer *optimizer, const float *gradient, double scale, int64_t step,
+                                 double *norm);
 
 #endif

@@ -61,8 +61,10 @@ static mica_status read_npy(const char *path, numbers *out) {
   mica_status status = micah_npy_read(path, &array);
   if (status < 0) return status;
   if (array.rank < 1 || array.rank > 3 || array.count < 1)
-    status = mica_error(MICA_ERR_SHAPE, "%s: an array of rank %d with %lld numbers; expected (rows, columns) or (sequences, "
-                        "rows, columns)", path, (int)array.rank, (long long)array.count);
+    status = mica_error(MICA_ERR_SHAPE,
+                        "%s: an array of rank %d with %lld numbers; expected (rows, columns) or (sequences, "
+                        "rows, columns)",
+                        path, (int)array.rank, (long long)array.count);
   else if (!(out->values = malloc((size_t)array.count * sizeof *out->values)))
     status = mica_error(MICA_ERR_MEMORY, "%s: no memory for %lld numbers", path, (long long)array.count);
   if (status >= 0) {
@@ -131,7 +133,8 @@ static mica_status open_work(const mica_predict_options *o, work *w) {
   if (status >= 0) status = micah_feed_create(&w->tasks, 1, &w->feed);
   if (status < 0) return status;
   w->params = micah_alloc(w->job->context, (size_t)w->graph.params * sizeof *w->params, "parameters");
-  w->output = micah_alloc(w->job->context, (size_t)(w->runner->rows * w->tasks.outputs) * sizeof *w->output, "predictions");
+  w->output =
+      micah_alloc(w->job->context, (size_t)(w->runner->rows * w->tasks.outputs) * sizeof *w->output, "predictions");
   if (!w->params || !w->output) return MICA_ERR_MEMORY;
   char *from;
   int64_t step;
@@ -308,8 +311,10 @@ mica_status mica_prediction_save(const mica_prediction *p, const char *path) {
     return mica_error(MICA_ERR_INVALID, "%s: predictions are written to .npy, .csv or .tsv", path);
   const char *sep = ends_in(path, ".tsv") ? "\t" : ",";
   micah_text text = { 0 };
-  micah_text_format(&text, "sequence%sposition%s%sloss", sep, sep, p->classes ? (*sep == ',' ? "target," : "target\t") : "");
-  for (int64_t j = 0; j < p->columns; j++) micah_text_format(&text, "%s%s%lld", sep, p->classes ? "p" : "y", (long long)j);
+  micah_text_format(&text, "sequence%sposition%s%sloss", sep, sep,
+                    p->classes ? (*sep == ',' ? "target," : "target\t") : "");
+  for (int64_t j = 0; j < p->columns; j++)
+    micah_text_format(&text, "%s%s%lld", sep, p->classes ? "p" : "y", (long long)j);
   micah_text_add(&text, "\n");
   for (int64_t i = 0; i < p->rows; i++) {
     micah_text_format(&text, "%d%s%d%s", (int)p->sequence[i], sep, (int)p->position[i], sep);

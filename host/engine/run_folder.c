@@ -192,8 +192,8 @@ static mica_status cut_metrics(const micah_run_folder *f, int64_t step) {
 static mica_status need_number(const micah_safetensors *file, const char *key, double *out) {
   const char *text = micah_safetensors_meta(file, key);
   if (!text || !micah_parse_real(text, strlen(text), out) || !isfinite(*out) || *out < 0)
-    return mica_error(MICA_ERR_FORMAT, "%s: metadata '%s' is %s%s%s, expected a number", micah_safetensors_path(file), key,
-                      text ? "'" : "", text ? text : "missing", text ? "'" : "");
+    return mica_error(MICA_ERR_FORMAT, "%s: metadata '%s' is %s%s%s, expected a number", micah_safetensors_path(file),
+                      key, text ? "'" : "", text ? text : "missing", text ? "'" : "");
   return MICA_OK;
 }
 
@@ -201,8 +201,10 @@ static mica_status read_checkpoint(const micah_run_folder *f, const micah_graph 
                                    micah_optimizer *o, micah_progress_state *state) {
   const char *hash = micah_safetensors_meta(file, "mica.config");
   if (!hash || strcmp(hash, f->hash) != 0)
-    return mica_error(MICA_ERR_STATE, "%s: was written with other settings than %s/config.yaml has now; restore that file, or "
-                      "start a new run", micah_safetensors_path(file), f->path);
+    return mica_error(MICA_ERR_STATE,
+                      "%s: was written with other settings than %s/config.yaml has now; restore that file, or "
+                      "start a new run",
+                      micah_safetensors_path(file), f->path);
   double step = 0, quarantined = 0;
   mica_status status = need_number(file, "mica.step", &step);
   if (status >= 0) status = need_number(file, "mica.quarantined", &quarantined);

@@ -22,8 +22,8 @@ mica_status micah_run_folder_open(const micah_job *job, int resume, micah_run_fo
 void        micah_run_folder_close(micah_run_folder *folder);
 
 /* write a checkpoint and the newest weights, drop old checkpoints */
-mica_status micah_run_folder_save(const micah_run_folder *folder, const micah_graph *graph, const micah_optimizer *optimizer,
-                                  const micah_progress_state *state);
+mica_status micah_run_folder_save(const micah_run_folder *folder, const micah_graph *graph,
+                                  const micah_optimizer *optimizer, const micah_progress_state *state);
 /* weights only */
 mica_status micah_run_folder_save_weights(const micah_run_folder *folder, const micah_graph *graph,
                                           const micah_optimizer *optimizer, int64_t step);

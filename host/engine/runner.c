@@ -31,7 +31,8 @@ mica_status micah_runner_create(const micah_job *job, const micah_tasks *tasks, 
                       !(r->row_loss = micah_alloc(job->context, (size_t)r->rows * sizeof(double), "losses"))))
     status = MICA_ERR_MEMORY;
   for (int32_t i = 0; status >= 0 && i < tasks->n_fields; i++)
-    if (converted(r, i) && !(r->data[i] = micah_alloc(job->context, field_bytes(r, i), "a field"))) status = MICA_ERR_MEMORY;
+    if (converted(r, i) && !(r->data[i] = micah_alloc(job->context, field_bytes(r, i), "a field")))
+      status = MICA_ERR_MEMORY;
   if (status >= 0) status = micah_graph_executor(job, tasks, graph, backend, dtype, passes, capacity, &r->executor);
   if (status < 0) {
     micah_runner_destroy(r);

@@ -13,14 +13,17 @@
 const mica_key micah_top_keys[] = {
   KEY(steps, "steps", MICA_KEY_INT, "1000", 1, 1e12, NULL, "training steps"),
   KEY(batch, "batch", MICA_KEY_INT, "64", 1, 1 << 24, NULL, "tasks a step"),
-  KEY(grain, "grain", MICA_KEY_INT, "16", 1, 1 << 24, NULL, "tasks whose gradients are summed in task order; fixes the bits"),
+  KEY(grain, "grain", MICA_KEY_INT, "16", 1, 1 << 24, NULL,
+      "tasks whose gradients are summed in task order; fixes the bits"),
   KEY(seed, "seed", MICA_KEY_INT, "1", 0, 9007199254740991.0, NULL, "of initial weights and tasks"),
   KEY(threads, "threads", MICA_KEY_INT, "0", 0, 4096, NULL, "threads; 0: one a core. changes no bit"),
   KEY(device, "device", MICA_KEY_CHOICE, "cpu", 0, 0, "cpu|cuda", "where to compute"),
   KEY(devices, "devices", MICA_KEY_INT, "1", 1, 4096, NULL, "number of devices, a power of two"),
-  KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL, "grains in flight at once; 0: what memory holds. changes no bit"),
+  KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL,
+      "grains in flight at once; 0: what memory holds. changes no bit"),
   KEY(memory, "memory", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "MiB for activations and gradients of one launch"),
-  KEY(checkpoint_every, "checkpoint_every", MICA_KEY_INT, "1000", 0, 1e12, NULL, "steps between checkpoints; 0: only at the end"),
+  KEY(checkpoint_every, "checkpoint_every", MICA_KEY_INT, "1000", 0, 1e12, NULL,
+      "steps between checkpoints; 0: only at the end"),
   KEY(checkpoints, "checkpoints", MICA_KEY_INT, "2", 1, 1e6, NULL, "checkpoints to keep"),
   KEY(log_every, "log_every", MICA_KEY_INT, "10", 1, 1e12, NULL, "steps between comparisons with the exact predictor"),
   KEY(eval_tasks, "eval_tasks", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "test tasks in an evaluation"),
@@ -42,7 +45,8 @@ const mica_key micah_optimizer_keys[] = {
 const int32_t micah_n_optimizer_keys = MICA_COUNT(micah_optimizer_keys);
 
 const mica_key micah_schedule_keys[] = {
-  KEY(schedule, "name", MICA_KEY_CHOICE, "cosine", 0, 0, "cosine|linear|constant", "course of the learning rate after warm-up"),
+  KEY(schedule, "name", MICA_KEY_CHOICE, "cosine", 0, 0, "cosine|linear|constant",
+      "course of the learning rate after warm-up"),
   KEY(warmup, "warmup", MICA_KEY_REAL, "0.02", 0, 1e12, NULL,
       "linear warm-up: a fraction of the run below 1, else steps of the nominal run"),
   KEY(min_ratio, "min_ratio", MICA_KEY_REAL, "0.1", 0, 1, NULL, "last learning rate over the top one"),
@@ -96,8 +100,8 @@ mica_status micah_settings_fill(micah_config *config, micah_settings *out) {
                               "devices is %lld, expected a power of two (the fixed summation tree is binary)",
                               (long long)out->devices);
   if (out->devices != 1)
-    return micah_config_error(root, "devices", MICA_ERR_UNSUPPORTED, "devices is %lld, but there is one CPU here; use 1",
-                              (long long)out->devices);
+    return micah_config_error(root, "devices", MICA_ERR_UNSUPPORTED,
+                              "devices is %lld, but there is one CPU here; use 1", (long long)out->devices);
   if (out->grain > out->batch) out->grain = out->batch;
   if (out->steps > INT64_MAX / out->batch)
     return micah_config_error(root, "steps", MICA_ERR_CONFIG, "steps x batch is beyond 2^63 tasks");

@@ -23,8 +23,8 @@ typedef struct micah_settings {
 extern const mica_key micah_top_keys[], micah_optimizer_keys[], micah_schedule_keys[];
 extern const int32_t  micah_n_top_keys, micah_n_optimizer_keys, micah_n_schedule_keys;
 
-/* fill from the root of a configuration. the steps of the file, before overrides, are the schedule's nominal length unless
- * it has one of its own: call note_nominal first, then the overrides, then fill. */
+/* fill from the root of a configuration. the steps of the file, before overrides, are the schedule's nominal length
+ * unless it has one of its own: call note_nominal first, then the overrides, then fill. */
 mica_status micah_settings_note_nominal(micah_config *config);
 mica_status micah_settings_fill(micah_config *config, micah_settings *out);
 

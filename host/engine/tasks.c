@@ -27,8 +27,8 @@ static mica_status check_fields(micah_tasks *t) {
   for (int32_t i = 0; i < t->n_fields; i++) {
     const mica_field *f = &t->fields[i];
     if (!f->name || f->rank < 0 || f->rank > 3 || (f->dtype != MICA_F32 && f->dtype != MICA_I32))
-      return mica_error(MICA_ERR_INVALID, "family %s: field %d ('%s') needs a name, rank 0 to 3 and type f32 or i32", name,
-                        (int)i, f->name ? f->name : "");
+      return mica_error(MICA_ERR_INVALID, "family %s: field %d ('%s') needs a name, rank 0 to 3 and type f32 or i32",
+                        name, (int)i, f->name ? f->name : "");
     t->field_axis[i] = -1, t->field_count[i] = 1;
     for (int32_t j = 0; j < f->rank; j++) {
       if (f->shape[j] < 1 || t->field_count[i] > INT32_MAX / f->shape[j])
@@ -39,19 +39,22 @@ static mica_status check_fields(micah_tasks *t) {
     for (int32_t a = 0; f->axis && a < t->n_axes; a++)
       if (strcmp(f->axis, t->axis_name[a]) == 0) t->field_axis[i] = a;
     if (f->axis && t->field_axis[i] < 0)
-      return mica_error(MICA_ERR_INVALID, "family %s: field '%s' runs over axis '%s', which is not in its axes '%s'", name,
-                        f->name, f->axis, t->family->axes);
+      return mica_error(MICA_ERR_INVALID, "family %s: field '%s' runs over axis '%s', which is not in its axes '%s'",
+                        name, f->name, f->axis, t->family->axes);
     int32_t *place = f->role == MICA_FIELD_TARGET ? &t->target : f->role == MICA_FIELD_WEIGHT ? &t->weight : NULL;
     if (!place) continue;
     if (*place >= 0)
-      return mica_error(MICA_ERR_INVALID, "family %s: fields '%s' and '%s' have the same role; one target and at most one "
-                        "weight are expected", name, t->fields[*place].name, f->name);
+      return mica_error(MICA_ERR_INVALID,
+                        "family %s: fields '%s' and '%s' have the same role; one target and at most one "
+                        "weight are expected",
+                        name, t->fields[*place].name, f->name);
     *place = i;
   }
   if (t->target < 0) return mica_error(MICA_ERR_INVALID, "family %s: no field has role TARGET", name);
   const mica_field *target = &t->fields[t->target];
   if (target->dtype == MICA_I32 && (target->range < 1 || t->field_count[t->target] != 1))
-    return mica_error(MICA_ERR_INVALID, "family %s: target '%s' of classes needs a range and scalar rows", name, target->name);
+    return mica_error(MICA_ERR_INVALID, "family %s: target '%s' of classes needs a range and scalar rows", name,
+                      target->name);
   t->outputs = target->dtype == MICA_I32 ? target->range : t->field_count[t->target];
   if (t->weight >= 0 && (t->field_axis[t->weight] != t->field_axis[t->target] || t->field_count[t->weight] != 1 ||
                          t->fields[t->weight].dtype != MICA_F32))
@@ -136,11 +139,13 @@ mica_status micah_feed_create(const micah_tasks *t, int64_t capacity, micah_feed
   out->tasks = t, out->capacity = capacity;
   for (int32_t a = 0; a < t->n_axes; a++)
     if (capacity > INT32_MAX / t->longest[a])
-      return mica_error(MICA_ERR_CONFIG, "family %s: %lld tasks of up to %lld rows of '%s' are more than 2^31 rows; lower batch",
+      return mica_error(MICA_ERR_CONFIG,
+                        "family %s: %lld tasks of up to %lld rows of '%s' are more than 2^31 rows; lower batch",
                         t->family->name, (long long)capacity, (long long)t->longest[a], t->axis_name[a]);
   int failed = 0;
   for (int32_t a = 0; a < t->n_axes; a++)
-    failed |= !(out->offsets[a] = micah_alloc(t->context, (size_t)(capacity + 1) * sizeof(int32_t), "offsets of a batch"));
+    failed |=
+        !(out->offsets[a] = micah_alloc(t->context, (size_t)(capacity + 1) * sizeof(int32_t), "offsets of a batch"));
   for (int32_t i = 0; i < t->n_fields; i++)
     failed |= !(out->data[i] = micah_alloc(t->context, field_bytes(t, i, capacity), "fields of a batch"));
   failed |= !(out->number = micah_alloc(t->context, (size_t)capacity * sizeof(int64_t), "task numbers of a batch"));
@@ -173,8 +178,9 @@ static mica_status lay_out(micah_feed *feed) {
     feed->uniform[a] = 1;
     for (int64_t i = 0; i < feed->count; i++) {
       if (rows[i] < 0 || rows[i] > t->longest[a])
-        return mica_error(MICA_ERR_INTERNAL, "family %s: task %lld has %d rows of '%s', expected 0 to %lld", t->family->name,
-                          (long long)feed->number[i], (int)rows[i], t->axis_name[a], (long long)t->longest[a]);
+        return mica_error(MICA_ERR_INTERNAL, "family %s: task %lld has %d rows of '%s', expected 0 to %lld",
+                          t->family->name, (long long)feed->number[i], (int)rows[i], t->axis_name[a],
+                          (long long)t->longest[a]);
       feed->offsets[a][i] = at, at += rows[i];
       if (rows[i] != rows[0]) feed->uniform[a] = 0;
     }
@@ -206,7 +212,8 @@ static void total_weight(micah_feed *feed) {
 mica_status micah_feed_fill(micah_feed *feed, int64_t first, int64_t count) {
   const micah_tasks *t = feed->tasks;
   if (count > feed->capacity)
-    return mica_error(MICA_ERR_INTERNAL, "batch of %lld tasks in memory for %lld", (long long)count, (long long)feed->capacity);
+    return mica_error(MICA_ERR_INTERNAL, "batch of %lld tasks in memory for %lld", (long long)count,
+                      (long long)feed->capacity);
   feed->first = first, feed->count = count;
   for (int64_t i = 0; i < count; i++) feed->number[i] = first + i;
   mica_status status = t->family->sizes(t->self, first, count, feed->rows);
@@ -239,8 +246,8 @@ mica_status micah_feed_select(micah_feed *feed, const micah_feed *from, const ui
     for (int64_t i = 0; i < from->count; i++) {
       if (!keep[i]) continue;
       int64_t start = row_of(from, f, i), rows = row_of(from, f, i + 1) - start;
-      memcpy((char *)feed->data[f] + (size_t)row_of(feed, f, n++) * row, (const char *)from->data[f] + (size_t)start * row,
-             (size_t)rows * row);
+      memcpy((char *)feed->data[f] + (size_t)row_of(feed, f, n++) * row,
+             (const char *)from->data[f] + (size_t)start * row, (size_t)rows * row);
     }
   }
   total_weight(feed);

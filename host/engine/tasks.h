@@ -26,8 +26,8 @@ mica_status micah_tasks_open(mica_context *context, const mica_family *family, c
                              int32_t split, int64_t tasks_per_step, int64_t steps, micah_tasks *out);
 void        micah_tasks_close(micah_tasks *tasks);
 
-/* index of an exact predictor by name, "best" the last; -1 when the family has none or name is "none". unknown names are
- * MICA_ERR_NOT_FOUND. n-th name goes to text (size >= 1); returns 0 past the end. */
+/* index of an exact predictor by name, "best" the last; -1 when the family has none or name is "none". unknown names
+ * are MICA_ERR_NOT_FOUND. n-th name goes to text (size >= 1); returns 0 past the end. */
 mica_status micah_tasks_predictor(const micah_tasks *tasks, const char *name, int32_t *which);
 int         micah_tasks_predictor_name(const micah_tasks *tasks, int32_t which, char *text, size_t size);
 

@@ -1,4 +1,5 @@
-/* train.c: the step loop. a step's tasks come in grains; launches carry grains; their gradients meet in one fixed tree. */
+/* train.c: the step loop. a step's tasks come in grains; launches carry grains; their gradients meet in one fixed tree.
+ */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -45,15 +46,16 @@ static double now(void) {
 
 /* ---- creation ---- */
 
-/* as many grains a launch as `memory` holds of activations and gradients, at least one. activations grow in proportion to
- * the tasks, so two sizes say it: one grain, and the guess itself. */
+/* as many grains a launch as `memory` holds of activations and gradients, at least one. activations grow in proportion
+ * to the tasks, so two sizes say it: one grain, and the guess itself. */
 static mica_status choose_launch(mica_trainer *t) {
   const micah_settings *s = &t->job->settings;
   const int32_t passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   t->launch = s->launch < t->grains ? s->launch : t->grains;
   if (!t->launch) {
     mica_memory memory;
-    mica_status status = micah_runner_create(t->job, &t->tasks, &t->graph, MICA_CPU, MICA_F32, passes, s->grain, &t->runner);
+    mica_status status =
+        micah_runner_create(t->job, &t->tasks, &t->graph, MICA_CPU, MICA_F32, passes, s->grain, &t->runner);
     if (status >= 0) status = mica_executor_memory(t->runner->executor, &memory);
     if (status < 0) return status;
     int64_t one = memory.saved + memory.scratch + t->graph.params * (int64_t)sizeof(float);
@@ -96,7 +98,8 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
   *out = NULL;
   mica_source from = source ? *source : (mica_source)MICA_SOURCE_INIT;
   if (resume && (!from.run || from.config))
-    return mica_error(MICA_ERR_INVALID, "a resumed run takes its configuration from its run folder: give source.run only");
+    return mica_error(MICA_ERR_INVALID,
+                      "a resumed run takes its configuration from its run folder: give source.run only");
   if (!resume && !from.config)
     return mica_error(MICA_ERR_INVALID, "a new run needs a configuration file: source.config");
   micah_job *job;
@@ -124,8 +127,8 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
   if (status >= 0 && resume) {
     status = micah_run_folder_load(t->folder, &t->graph, t->optimizer, &t->state);
     if (status >= 0 && t->state.step > s->steps)
-      status = mica_error(MICA_ERR_FORMAT, "%s: the checkpoint is at step %lld of %lld", job->run, (long long)t->state.step,
-                          (long long)s->steps);
+      status = mica_error(MICA_ERR_FORMAT, "%s: the checkpoint is at step %lld of %lld", job->run,
+                          (long long)t->state.step, (long long)s->steps);
     if (t->state.step > 0) t->saved_step = t->state.step;
   }
   if (status >= 0 && t->folder)
@@ -175,14 +178,15 @@ static mica_status run_tasks(mica_trainer *t, const micah_feed *feed, int64_t fi
   if (status >= 0) status = micah_runner_seed(r, seed);
   if (status >= 0) status = mica_executor_set_params(r->executor, MICA_V, t->optimizer->params, 0, NULL, 0);
   if (status >= 0)
-    status = mica_executor_set_params(r->executor, MICA_D, micah_tree_slots(t->tree), micah_tree_stride(t->tree), t->slot, 0);
+    status = mica_executor_set_params(r->executor, MICA_D, micah_tree_slots(t->tree), micah_tree_stride(t->tree),
+                                      t->slot, 0);
   if (status >= 0) status = micah_runner_run(r, MICA_PASS_FORWARD | MICA_PASS_BACKWARD);
   for (int64_t i = 0; status >= 0 && i < count; i++) loss[i] = micah_runner_task_loss(r, i);
   return status;
 }
 
-/* leave out tasks whose loss is not finite and run the rest of the launch again: a task alone gives the bits that it gives
- * among others, so the rest is what it would have been without them. */
+/* leave out tasks whose loss is not finite and run the rest of the launch again: a task alone gives the bits that it
+ * gives among others, so the rest is what it would have been without them. */
 static mica_status quarantine(mica_trainer *t, const micah_feed *feed, int64_t first, int64_t count, int64_t grains,
                               double seed) {
   const micah_settings *s = &t->job->settings;
@@ -293,9 +297,10 @@ static mica_status compute_step(mica_trainer *t, const micah_feed *feed, mica_pr
   const micah_settings *s = &t->job->settings;
   memset(t->keep, 1, (size_t)feed->count);
   if (!(feed->weight > 0))
-    return mica_error(MICA_ERR_NUMERIC, "step %lld: the weights of the %lld tasks from number %lld on add up to %g, expected a "
-                      "positive number", (long long)t->state.step + 1, (long long)feed->count, (long long)feed->first,
-                      feed->weight);
+    return mica_error(MICA_ERR_NUMERIC,
+                      "step %lld: the weights of the %lld tasks from number %lld on add up to %g, expected a "
+                      "positive number",
+                      (long long)t->state.step + 1, (long long)feed->count, (long long)feed->first, feed->weight);
   micah_tree_reset(t->tree);
   mica_status status = MICA_OK;
   for (int64_t g = 0; status >= 0 && g < t->grains; g += t->launch) {
@@ -309,9 +314,10 @@ static mica_status compute_step(mica_trainer *t, const micah_feed *feed, mica_pr
   int64_t tasks;
   sum_step(t, feed, &loss, &weight, &tasks);
   if (!tasks || !(weight > 0))
-    return mica_error(MICA_ERR_NUMERIC, "step %lld: no task has a finite loss, so training has diverged; lower optimizer.lr, or "
-                      "look at task %lld (seed %lld)", (long long)t->state.step + 1, (long long)feed->first,
-                      (long long)s->seed);
+    return mica_error(MICA_ERR_NUMERIC,
+                      "step %lld: no task has a finite loss, so training has diverged; lower optimizer.lr, or "
+                      "look at task %lld (seed %lld)",
+                      (long long)t->state.step + 1, (long long)feed->first, (long long)s->seed);
   p->loss = loss / weight;
   p->lr = micah_learning_rate(s, t->state.step);
   /* the seeds were divided by the weight of all tasks: 1 unless some were left out */
@@ -334,7 +340,8 @@ static void measure(mica_trainer *t, double start, mica_progress *p) {
   /* a rate over at least a quarter of a second, so that it can be read */
   if (t->rate_time == 0) t->rate_time = start, t->rate_step = t->state.step - 1;
   if (end - t->rate_time > 0.25 || t->rate == 0) {
-    t->rate = (double)((t->state.step - t->rate_step) * s->batch) / (end - t->rate_time > 1e-9 ? end - t->rate_time : 1e-9);
+    t->rate =
+        (double)((t->state.step - t->rate_step) * s->batch) / (end - t->rate_time > 1e-9 ? end - t->rate_time : 1e-9);
     t->rate_time = end, t->rate_step = t->state.step;
   }
   p->step = t->state.step, p->steps = s->steps;

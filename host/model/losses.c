@@ -20,7 +20,8 @@ static mica_value build_mse(mica_program *p, const void *settings, mica_value pr
     /* scalar targets are rows of one number */
     binds[1].value = mica_program_reshape(p, target, 1, &info.count);
   }
-  return mica_program_op(p, "loss", "mse", reductions[((const mse_config *)settings)->reduction], weight < 0 ? 2 : 3, binds);
+  return mica_program_op(p, "loss", "mse", reductions[((const mse_config *)settings)->reduction], weight < 0 ? 2 : 3,
+                         binds);
 }
 
 const mica_loss micah_loss_mse = {

@@ -10,7 +10,8 @@ typedef struct config {
   double  init;
 } config;
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc)                                                                  \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(layers, MICA_KEY_INT, "2", 0, 1024, NULL, "hidden layers"),
   KEY(width, MICA_KEY_INT, "64", 1, 65536, NULL, "units of a hidden layer"),
@@ -27,8 +28,8 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   for (int32_t i = 0; i < n; i++) {
     if (fields[i].role != MICA_FIELD_INPUT) continue;
     if (at >= 0)
-      return mica_error(MICA_ERR_SHAPE, "model mlp: takes one input field, the family has '%s' and '%s'", fields[at].name,
-                        fields[i].name);
+      return mica_error(MICA_ERR_SHAPE, "model mlp: takes one input field, the family has '%s' and '%s'",
+                        fields[at].name, fields[i].name);
     at = i;
   }
   if (at < 0) return mica_error(MICA_ERR_SHAPE, "model mlp: the family has no field with role INPUT");

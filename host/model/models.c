@@ -30,7 +30,8 @@ mica_value micah_model_param(mica_program *program, mica_init init, int64_t rows
   int length = vsnprintf(name, sizeof name, format, list);
   va_end(list);
   if (length < 0 || (size_t)length >= sizeof name)
-    return mica_error(MICA_ERR_INVALID, "a parameter's name is longer than %zu bytes: '%.40s...'", sizeof name - 1, name);
+    return mica_error(MICA_ERR_INVALID, "a parameter's name is longer than %zu bytes: '%.40s...'", sizeof name - 1,
+                      name);
   int64_t shape[2] = { rows, columns };
   /* as usual in this field: matrices decay, biases and gains do not */
   return mica_program_param(program, name, columns > 0 ? 2 : 1, shape, init, columns > 0);
@@ -44,12 +45,12 @@ mica_value micah_model_read_in(mica_program *program, const char *model, const m
     const mica_field *f = &fields[i];
     if (f->role != MICA_FIELD_INPUT) continue;
     if (f->rank > 1)
-      return mica_error(MICA_ERR_SHAPE, "model %s: input field '%s' has rows of rank %d, expected 0 or 1", model, f->name,
-                        (int)f->rank);
+      return mica_error(MICA_ERR_SHAPE, "model %s: input field '%s' has rows of rank %d, expected 0 or 1", model,
+                        f->name, (int)f->rank);
     if (!first) first = f;
     if ((first->axis == NULL) != (f->axis == NULL) || (f->axis && strcmp(first->axis, f->axis) != 0))
-      return mica_error(MICA_ERR_SHAPE, "model %s: input fields '%s' and '%s' run over different axes ('%s', '%s')", model,
-                        first->name, f->name, first->axis ? first->axis : "task", f->axis ? f->axis : "task");
+      return mica_error(MICA_ERR_SHAPE, "model %s: input fields '%s' and '%s' run over different axes ('%s', '%s')",
+                        model, first->name, f->name, first->axis ? first->axis : "task", f->axis ? f->axis : "task");
     found++;
   }
   if (!found) return mica_error(MICA_ERR_SHAPE, "model %s: the family has no field with role INPUT", model);
@@ -63,7 +64,8 @@ mica_value micah_model_read_in(mica_program *program, const char *model, const m
     if (f->dtype == MICA_F32) {
       int64_t columns = f->rank ? f->shape[0] : 1;
       mica_bind binds[] = { { "x", inputs[i] },
-                            { "w", micah_model_param(program, normal, width, columns, "read_in%s%s.weight", dot, suffix) },
+                            { "w",
+                              micah_model_param(program, normal, width, columns, "read_in%s%s.weight", dot, suffix) },
                             { "b", micah_model_param(program, zero, width, 0, "read_in%s%s.bias", dot, suffix) },
                             { "res", sum } };
       if (!f->rank) {
@@ -74,10 +76,11 @@ mica_value micah_model_read_in(mica_program *program, const char *model, const m
       y = mica_program_op(program, "read_in", "linear", NULL, sum < 0 ? 3 : 4, binds);
     } else {
       if (f->rank)
-        return mica_error(MICA_ERR_SHAPE, "model %s: token field '%s' has rows of rank %d, expected scalars", model, f->name,
-                          (int)f->rank);
+        return mica_error(MICA_ERR_SHAPE, "model %s: token field '%s' has rows of rank %d, expected scalars", model,
+                          f->name, (int)f->rank);
       mica_bind binds[] = { { "tokens", inputs[i] },
-                            { "w", micah_model_param(program, normal, f->range, width, "embed%s%s.weight", dot, suffix) } };
+                            { "w",
+                              micah_model_param(program, normal, f->range, width, "embed%s%s.weight", dot, suffix) } };
       y = mica_program_op(program, "embed", "embedding", NULL, 2, binds);
       if (sum >= 0) {
         mica_bind both[] = { { "a", sum }, { "b", y } };

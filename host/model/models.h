@@ -15,7 +15,7 @@ mica_value micah_model_read_in(mica_program *program, const char *model, const m
                                const mica_value *inputs, int32_t n, int64_t width, double scale);
 
 /* parameter named by a printf format, shape (rows, columns) or (rows) when columns is 0 */
-mica_value micah_model_param(mica_program *program, mica_init init, int64_t rows, int64_t columns, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+mica_value micah_model_param(mica_program *program, mica_init init, int64_t rows, int64_t columns, const char *format,
+                             ...) __attribute__((format(printf, 5, 6)));
 
 #endif

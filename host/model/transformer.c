@@ -14,7 +14,8 @@ typedef struct config {
 enum { POSITIONS_LEARNED, POSITIONS_ROTARY, POSITIONS_NONE };
 enum { NORM_LAYERNORM, NORM_RMSNORM };
 
-#define KEY(field, type, value, lo, hi, choices, doc) { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
+#define KEY(field, type, value, lo, hi, choices, doc)                                                                  \
+  { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(layers, MICA_KEY_INT, "4", 1, 1024, NULL, "blocks"),
   KEY(width, MICA_KEY_INT, "128", 1, 65536, NULL, "channels of the residual stream"),
@@ -22,7 +23,8 @@ static const mica_key keys[] = {
   KEY(mlp, MICA_KEY_REAL, "4", 1e-3, 64, NULL, "hidden channels of a block's MLP, in widths"),
   KEY(positions, MICA_KEY_CHOICE, "learned", 0, 0, "learned|rotary|none", "how a token knows its place"),
   KEY(max_length, MICA_KEY_INT, "0", 0, 1 << 24, NULL, "learned positions; 0: the longest sequence of the family"),
-  KEY(norm, MICA_KEY_CHOICE, "layernorm", 0, 0, "layernorm|rmsnorm", "normalisation before each sublayer and at the end"),
+  KEY(norm, MICA_KEY_CHOICE, "layernorm", 0, 0, "layernorm|rmsnorm",
+      "normalisation before each sublayer and at the end"),
   KEY(eps, MICA_KEY_REAL, "1e-5", 1e-12, 1, NULL, "added to the variance in a normalisation"),
   KEY(activation, MICA_KEY_CHOICE, "gelu", 0, 0, ACTIVATIONS, "of the MLP"),
   KEY(mask, MICA_KEY_CHOICE, "causal", 0, 0, "causal|full", "what a token sees: those before it and itself, or all"),
@@ -93,8 +95,8 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
                         int32_t n, int64_t longest, int64_t outputs) {
   const config *c = settings;
   if (c->width % c->heads)
-    return mica_error(MICA_ERR_CONFIG, "model transformer: width %lld is not a multiple of heads %lld", (long long)c->width,
-                      (long long)c->heads);
+    return mica_error(MICA_ERR_CONFIG, "model transformer: width %lld is not a multiple of heads %lld",
+                      (long long)c->width, (long long)c->heads);
   if (c->positions == POSITIONS_ROTARY && c->width / c->heads % 2)
     return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions need an even head size, got %lld / %lld",
                       (long long)c->width, (long long)c->heads);
@@ -104,7 +106,8 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   mica_value x = micah_model_read_in(p, "transformer", fields, inputs, n, c->width, c->init);
   if (c->positions == POSITIONS_LEARNED && x >= 0) {
     if (c->max_length && c->max_length < longest)
-      return mica_error(MICA_ERR_CONFIG, "model transformer: max_length %lld is below the family's longest sequence, %lld",
+      return mica_error(MICA_ERR_CONFIG,
+                        "model transformer: max_length %lld is below the family's longest sequence, %lld",
                         (long long)c->max_length, (long long)longest);
     mica_init normal = { MICA_INIT_NORMAL, c->init };
     mica_value table = micah_model_param(p, normal, c->max_length ? c->max_length : longest, c->width, "pos.weight");

@@ -1,11 +1,10 @@
 /* train.h: training, evaluation, prediction and gradients of what a configuration file describes.
  *
- * a configuration names a task family, a model, a loss, an optimiser and a schedule; see docs/recipes/. a run folder holds
- *   config.yaml       the configuration, every default made explicit; written first
- *   metrics.jsonl     one object a step
- *   last.safetensors  the newest weights, nothing else
- *   checkpoints/      step_XXXXXXXX.safetensors: weights, optimiser moments, step; the last few
- * every struct that the caller passes in starts with its size and has an initialiser. */
+ * a configuration names a task family, a model, a loss, an optimiser and a schedule; see docs/recipes/. a run folder
+ * holds config.yaml       the configuration, every default made explicit; written first metrics.jsonl     one object a
+ * step last.safetensors  the newest weights, nothing else checkpoints/      step_XXXXXXXX.safetensors: weights,
+ * optimiser moments, step; the last few every struct that the caller passes in starts with its size and has an
+ * initialiser. */
 #ifndef MICA_TRAIN_H
 #define MICA_TRAIN_H
 
@@ -40,7 +39,7 @@ typedef struct mica_trainer mica_trainer;
 typedef struct mica_progress {
   int64_t step, steps;               /* steps done, of so many */
   double  loss;                      /* mean over the weighted rows of the step's tasks, before the update */
-  double  exact, excess;             /* the exact predictor's on the same tasks, and loss - exact; NaN when not computed */
+  double exact, excess; /* the exact predictor's on the same tasks, and loss - exact; NaN when not computed */
   double  tasks_per_s, seconds, eta; /* rate since the last report; training time so far; expected rest. s */
   double  lr, grad_norm;             /* of the step; norm before clipping */
   int64_t quarantined;               /* tasks left out so far because their loss was not finite */
@@ -65,13 +64,14 @@ typedef struct mica_trainer_info {
 } mica_trainer_info;
 
 /* start a run (source.config given; `resume` 0) or go on with one (source.run given; `resume` 1): from its newest
- * checkpoint, from step 0 where there is none yet, finished at once where the run had finished. overrides of a resumed run
- * may change only what does not change the numbers (threads, launch, memory, log_every, checkpoint_every, checkpoints).
- * MICA_ERR_STATE when `run` already holds a run and resume is 0. */
+ * checkpoint, from step 0 where there is none yet, finished at once where the run had finished. overrides of a resumed
+ * run may change only what does not change the numbers (threads, launch, memory, log_every, checkpoint_every,
+ * checkpoints). MICA_ERR_STATE when `run` already holds a run and resume is 0. */
 MICA_API mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_trainer **out);
 MICA_API void        mica_trainer_destroy(mica_trainer *trainer);
 MICA_API mica_status mica_trainer_get_info(const mica_trainer *trainer, mica_trainer_info *out);
-/* one step; progress may be NULL. MICA_ERR_STATE when finished. metrics and checkpoints are written as they fall due. */
+/* one step; progress may be NULL. MICA_ERR_STATE when finished. metrics and checkpoints are written as they fall due.
+ */
 MICA_API mica_status mica_trainer_step(mica_trainer *trainer, mica_progress *progress);
 /* steps to the end, then a last checkpoint; fn may be NULL. after a stop: a checkpoint, then MICA_ERR_INTERRUPTED. */
 MICA_API mica_status mica_trainer_run(mica_trainer *trainer, mica_progress_fn fn, void *user);
@@ -82,8 +82,8 @@ MICA_API mica_status mica_trainer_save(mica_trainer *trainer);
 /* context and sealed program, borrowed */
 MICA_API mica_context       *mica_trainer_get_context(mica_trainer *trainer);
 MICA_API const mica_program *mica_trainer_get_program(const mica_trainer *trainer);
-/* the parameter block (fp32, mica_program_param_count numbers, at the offsets of mica_program_info), borrowed; write to it
- * between steps only. */
+/* the parameter block (fp32, mica_program_param_count numbers, at the offsets of mica_program_info), borrowed; write to
+ * it between steps only. */
 MICA_API float      *mica_trainer_get_params(mica_trainer *trainer);
 /* seconds by entry and face of the training program, as mica_executor_profile */
 MICA_API mica_status mica_trainer_profile(mica_trainer *trainer, int32_t enable, mica_profile_fn fn, void *user);

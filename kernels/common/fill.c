@@ -31,7 +31,8 @@ static void put_integer(int dtype, void *at, int64_t value) {
 mica_status micak_convert(int to_dtype, void *to, int from_dtype, const void *from, int64_t count) {
   size_t to_size = mica_dtype_size(to_dtype), from_size = mica_dtype_size(from_dtype);
   if (!to_size || !from_size || is_real(to_dtype) != is_real(from_dtype))
-    return mica_error(MICA_ERR_INVALID, "cannot convert %s to %s", mica_dtype_name(from_dtype), mica_dtype_name(to_dtype));
+    return mica_error(MICA_ERR_INVALID, "cannot convert %s to %s", mica_dtype_name(from_dtype),
+                      mica_dtype_name(to_dtype));
   if (count <= 0) return MICA_OK;
   if (to_dtype == from_dtype) {
     memmove(to, from, (size_t)count * to_size);

@@ -11,9 +11,9 @@ void micak_fill(int dtype, void *data, int64_t count, double value);
  * MICA_ERR_INVALID for numbers to integers and back. from and to must not overlap unless the types are equal. */
 mica_status micak_convert(int to_dtype, void *to, int from_dtype, const void *from, int64_t count);
 
-/* initial values of a parameter, a pure function of (seed, name, element): ZERO, ONE, NORMAL (standard deviation scale),
- * UNIFORM (in [-scale, scale]). drawn by Philox in double and rounded to float first, so that F64 starts at F32's point.
- * elements [first, first + count) of the parameter go to data[0, count). */
+/* initial values of a parameter, a pure function of (seed, name, element): ZERO, ONE, NORMAL (standard deviation
+ * scale), UNIFORM (in [-scale, scale]). drawn by Philox in double and rounded to float first, so that F64 starts at
+ * F32's point. elements [first, first + count) of the parameter go to data[0, count). */
 mica_status micak_init_param(int dtype, void *data, int64_t first, int64_t count, mica_init init, uint64_t seed,
                              const char *name);
 

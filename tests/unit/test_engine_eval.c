@@ -100,7 +100,8 @@ static void predictions_follow_the_data(void **state) {
 
 static void bytes_are_predicted(void **state) {
   (void)state;
-  write_text(in_folder("corpus.txt"), "the quick brown fox jumps over the lazy dog and runs away from it as fast as it can");
+  write_text(in_folder("corpus.txt"),
+             "the quick brown fox jumps over the lazy dog and runs away from it as fast as it can");
   char config[1024];
   snprintf(config, sizeof config,
            "family: {name: bytes, path: '%s', mode: files, length: 16}\n"

@@ -26,8 +26,9 @@ static void same_bits(const float *a, const float *b, int64_t n) {
 static void bits_do_not_depend_on_threads_and_launches(void **state) {
   (void)state;
   write_text(in_folder("small.yaml"), small_config);
-  static const char *const ways[][2] = { { "threads=2", "launch=0" }, { "threads=2", "launch=0" }, { "threads=1", "launch=0" },
-                                         { "threads=2", "launch=1" }, { "threads=3", "launch=2" }, { "threads=2", "launch=3" },
+  static const char *const ways[][2] = { { "threads=2", "launch=0" }, { "threads=2", "launch=0" },
+                                         { "threads=1", "launch=0" }, { "threads=2", "launch=1" },
+                                         { "threads=3", "launch=2" }, { "threads=2", "launch=3" },
                                          { "threads=1", "launch=4" }, { "threads=2", "memory=1" } };
   int64_t n, count = 0;
   float *first = NULL;
@@ -205,7 +206,8 @@ static mica_status poisoned_fill(void *self, const mica_batch *batch) {
   mica_status status = clean->fill(self, batch);
   for (int64_t i = 0; status >= 0 && i < batch->count; i++) {
     int64_t n = batch->first + i;
-    if (n >= poison_from && (n - poison_from) % poison_every == 0) ((float *)batch->data[1])[batch->offsets[0][i]] = NAN;
+    if (n >= poison_from && (n - poison_from) % poison_every == 0)
+      ((float *)batch->data[1])[batch->offsets[0][i]] = NAN;
   }
   return status;
 }
@@ -263,16 +265,21 @@ static void tasks_that_are_not_finite_are_left_out(void **state) {
 
 static void errors_name_the_configuration(void **state) {
   (void)state;
-  static const struct { const char *text; const char *expect[3]; } bad[] = {
+  static const struct { const char *text; const char *expect[3];
+  } bad[] = {
     { "model: {name: transformer}\n", { "family" } },
     { "family: {name: linear_regresion}\nmodel: {name: transformer}\n", { "bad.yaml:1", "linear_regression" } },
     { "family: {name: linear_regression, dims: 3}\nmodel: {name: transformer}\n", { "bad.yaml:1", "dim" } },
-    { "family: {name: linear_regression}\nmodel:\n  name: transformer\n  width: 30\n  heads: 4\n", { "bad.yaml", "30", "heads" } },
-    { "family: {name: linear_regression, points_start: 99}\nmodel: {name: transformer}\n", { "bad.yaml", "points_start" } },
-    { "family: {name: linear_regression}\nmodel: {name: transformer}\nloss: {name: cross_entropy}\n", { "bad.yaml", "label" } },
+    { "family: {name: linear_regression}\nmodel:\n  name: transformer\n  width: 30\n  heads: 4\n",
+      { "bad.yaml", "30", "heads" } },
+    { "family: {name: linear_regression, points_start: 99}\nmodel: {name: transformer}\n",
+      { "bad.yaml", "points_start" } },
+    { "family: {name: linear_regression}\nmodel: {name: transformer}\nloss: {name: cross_entropy}\n",
+      { "bad.yaml", "label" } },
     { "family: {name: categorical}\nmodel: {name: mlp}\n", { "bad.yaml", "mlp", "classes" } },
     { "family: {name: linear_regression}\nmodel: {name: transformer}\nexact: ridgge\n", { "bad.yaml", "ridge" } },
-    { "family: {name: linear_regression}\nmodel: {name: transformer}\nplugins: [none.so]\n", { "bad.yaml", "none.so" } },
+    { "family: {name: linear_regression}\nmodel: {name: transformer}\nplugins: [none.so]\n",
+      { "bad.yaml", "none.so" } },
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     write_text(in_folder("bad.yaml"), bad[i].text);
