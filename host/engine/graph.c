@@ -70,6 +70,7 @@ mica_status micah_graph_executor(const micah_job *job, const micah_tasks *tasks,
   }
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   options.backend = backend, options.dtype = dtype, options.passes = passes;
+  options.recompute = job->settings.recompute;
   options.tasks = capacity, options.rows = rows, options.longest = longest;
   return mica_executor_create(job->context, graph->program, &options, out);
 }

@@ -22,6 +22,8 @@ const mica_key micah_top_keys[] = {
   KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL,
       "grains in flight at once; 0: what memory holds. changes no bit"),
   KEY(memory, "memory", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "MiB for activations and gradients of one launch"),
+  KEY(recompute, "recompute", MICA_KEY_REAL, "0.05", 0, 1, NULL,
+      "values computed again on the way back instead of kept, at most this part of the forward's flop. changes no bit"),
   KEY(checkpoint_every, "checkpoint_every", MICA_KEY_INT, "1000", 0, 1e12, NULL,
       "steps between checkpoints; 0: only at the end"),
   KEY(checkpoints, "checkpoints", MICA_KEY_INT, "2", 1, 1e6, NULL, "checkpoints to keep"),
@@ -56,7 +58,7 @@ const mica_key micah_schedule_keys[] = {
 const int32_t micah_n_schedule_keys = MICA_COUNT(micah_schedule_keys);
 
 /* keys that change speed, memory and files, but no number */
-static const char *const neutral[] = { "threads", "launch", "memory", "checkpoint_every", "checkpoints", "log_every",
+static const char *const neutral[] = { "threads", "launch", "memory", "recompute", "checkpoint_every", "checkpoints", "log_every",
                                        "eval_tasks", "exact" };
 
 int micah_settings_neutral(const char *key) {

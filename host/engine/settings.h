@@ -10,6 +10,7 @@ typedef struct micah_settings {
   /* top level */
   int64_t     steps, batch, grain, seed, threads, device, devices;
   int64_t     launch, memory;        /* grains a launch, 0: what fits in `memory` MiB */
+  double      recompute;             /* of the forward's flop, for values computed again instead of kept */
   int64_t     checkpoint_every, checkpoints, log_every, eval_tasks;
   const char *exact;                 /* predictor to compare with: name, "best" or "none" */
   /* optimizer: AdamW (Loshchilov and Hutter 2019) */

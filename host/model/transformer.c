@@ -76,19 +76,22 @@ static mica_value attention(mica_program *p, const config *c, mica_value x, int6
 }
 
 static mica_value block(mica_program *p, const config *c, mica_value x, int64_t layer) {
-  static const char *const act[] = { "act=gelu", "act=gelu_tanh", "act=relu", "act=silu" };
+  static const char *const act[][2] = { { "gelu", "approx=none" }, { "gelu", "approx=tanh" }, { "relu", NULL },
+                                        { "silu", NULL } };
   int64_t width = c->width, hidden = (int64_t)llround(c->mlp * (double)width);
   double residual = c->init / sqrt(2.0 * (double)c->layers);
-  char path[6][64];
-  static const char *const parts[] = { "ln1", "attn.qkv", "attn.proj", "ln2", "mlp.up", "mlp.down" };
-  for (int i = 0; i < 6; i++) snprintf(path[i], sizeof path[i], "blocks.%lld.%s", (long long)layer, parts[i]);
+  char path[7][64];
+  static const char *const parts[] = { "ln1", "attn.qkv", "attn.proj", "ln2", "mlp.up", "mlp.act", "mlp.down" };
+  for (int i = 0; i < 7; i++) snprintf(path[i], sizeof path[i], "blocks.%lld.%s", (long long)layer, parts[i]);
   mica_value h = norm(p, c, x, path[0]);
   h = linear(p, c, h, width, 3 * width, c->init, NULL, -1, path[1]);
   h = attention(p, c, h, layer);
   x = linear(p, c, h, width, width, residual, NULL, x, path[2]);
   h = norm(p, c, x, path[3]);
-  h = linear(p, c, h, width, hidden, c->init, act[c->activation], -1, path[4]);
-  return linear(p, c, h, hidden, width, residual, NULL, x, path[5]);
+  h = linear(p, c, h, width, hidden, c->init, NULL, -1, path[4]);
+  /* an operation of its own: its value is cheap to compute again on the way back, the product before it is not */
+  h = mica_program_op(p, path[5], act[c->activation][0], act[c->activation][1], 1, (mica_bind[]){ { "x", h } });
+  return linear(p, c, h, hidden, width, residual, NULL, x, path[6]);
 }
 
 static mica_value build(mica_program *p, const void *settings, const mica_field *fields, const mica_value *inputs,

@@ -45,11 +45,10 @@ enum { DRAW_POOL = 16 };
 typedef struct family {
   micah_regression regression;   /* first: shared code takes a pointer to it */
   config           config;
-  micak_philox_key key;
+  micak_philox_key key, pool_key;
   int64_t          tasks_per_step, steps;
   int32_t          train, from_pool;
-  double          *pool;         /* (pool, dim) or NULL */
-  size_t           pool_bytes;
+  const double    *pool;         /* (pool, dim) while a predictor over all members runs, else NULL */
 } family;
 
 static void draw_weights(micak_philox_key key, uint64_t task, uint32_t purpose, int64_t dim, double scale, double *w) {
@@ -57,10 +56,15 @@ static void draw_weights(micak_philox_key key, uint64_t task, uint32_t purpose, 
   for (int64_t j = 0; j < dim; j++) w[j] = scale * micak_stream_normal(&s);
 }
 
+/* a member of the pool is drawn anew wherever it is needed. both splits know the training pool: the predictor over it
+ * is measured on fresh tasks too */
+static void draw_member(const family *f, int64_t member, double *w) {
+  draw_weights(f->pool_key, (uint64_t)member, DRAW_POOL, f->config.dim, f->config.weight_scale, w);
+}
+
 static void close_family(void *self) {
   family *f = self;
   if (!f) return;
-  micah_free(f->regression.context, f->pool, f->pool_bytes);
   micah_free(f->regression.context, f, sizeof *f);
 }
 
@@ -83,21 +87,10 @@ static mica_status open_family(const mica_family_env *env, const void *settings,
   micah_regression_init(&f->regression, env->context, c->dim, c->points, c->layout);
   f->config = *c;
   f->key = micah_task_key(env, name, env->split);
+  f->pool_key = micah_task_key(env, name, MICA_SPLIT_TRAIN);
   f->tasks_per_step = env->tasks_per_step, f->steps = env->steps;
   f->train = env->split == MICA_SPLIT_TRAIN;
   f->from_pool = c->pool > 0 && (f->train || c->test_from_pool);
-  if (c->pool > 0) {
-    f->pool_bytes = (size_t)c->pool * (size_t)c->dim * sizeof(double);
-    f->pool = micah_alloc(env->context, f->pool_bytes, "linear_regression's pool");
-    if (!f->pool) {
-      close_family(f);
-      return MICA_ERR_MEMORY;
-    }
-    /* both splits know the training pool: the predictor over it is measured on fresh tasks too */
-    micak_philox_key key = micah_task_key(env, name, MICA_SPLIT_TRAIN);
-    for (int64_t i = 0; i < c->pool; i++)
-      draw_weights(key, (uint64_t)i, DRAW_POOL, c->dim, c->weight_scale, f->pool + i * c->dim);
-  }
   *self = f;
   return MICA_OK;
 }
@@ -137,13 +130,11 @@ static mica_status sizes(void *self, int64_t first, int64_t count, int32_t *rows
 static void fill_task(const family *f, int64_t task, const micah_pairs *p) {
   const config *c = &f->config;
   const micah_regression *r = &f->regression;
-  double own[MICAH_REGRESSION_MAX_DIM];
-  const double *w = own;
+  double w[MICAH_REGRESSION_MAX_DIM];
   if (f->from_pool) {
-    uint64_t member = micak_philox_below(f->key, (uint64_t)task, DRAW_CHOICE, 0, (uint64_t)c->pool);
-    w = f->pool + (int64_t)member * c->dim;
+    draw_member(f, (int64_t)micak_philox_below(f->key, (uint64_t)task, DRAW_CHOICE, 0, (uint64_t)c->pool), w);
   } else {
-    draw_weights(f->key, (uint64_t)task, DRAW_WEIGHTS, c->dim, c->weight_scale, own);
+    draw_weights(f->key, (uint64_t)task, DRAW_WEIGHTS, c->dim, c->weight_scale, w);
   }
   int64_t dim = scheduled(f, task, c->dim_start, c->dim_step, c->dim_every, c->dim);
   micak_stream draw_x = micak_stream_at(f->key, (uint64_t)task, DRAW_X);
@@ -246,9 +237,20 @@ static mica_status exact(void *self, int32_t which, const mica_batch *batch, dou
   const family *f = self;
   if (which < 0 || which >= MICA_COUNT(predictors))
     return mica_error(MICA_ERR_INVALID, "family %s: no exact predictor %d", name, (int)which);
-  int64_t work = micah_least_squares_doubles(f->config.dim);
-  if (f->pool && work < 2 * f->config.pool) work = 2 * f->config.pool;
-  return micah_regression_exact(&f->regression, batch, f, predictors[which], work, loss);
+  int64_t work = micah_least_squares_doubles(f->config.dim), dim = f->config.dim, pool = f->config.pool;
+  int over_pool = pool > 0 && (predictors[which] == predict_dmmse ||
+                               (predictors[which] == predict_bayes && f->from_pool));
+  if (!over_pool) return micah_regression_exact(&f->regression, batch, f, predictors[which], work, loss);
+  size_t bytes = (size_t)pool * (size_t)dim * sizeof(double);
+  double *members = micah_alloc(f->regression.context, bytes, "linear_regression's pool");
+  if (!members) return MICA_ERR_MEMORY;
+  for (int64_t i = 0; i < pool; i++) draw_member(f, i, members + i * dim);
+  family all = *f;
+  all.pool = members;
+  if (work < 2 * pool) work = 2 * pool;
+  mica_status status = micah_regression_exact(&f->regression, batch, &all, predictors[which], work, loss);
+  micah_free(f->regression.context, members, bytes);
+  return status;
 }
 
 static mica_status encode(void *self, const double *values, int64_t rows, int64_t columns, int32_t *out_sizes,

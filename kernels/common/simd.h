@@ -331,6 +331,25 @@ static inline vf v_normal_cdf(vf x) { return v_fma(v_set1(0.5f), v_erf(x * 0.707
 /* the normal density e^(-x^2/2) / sqrt(2 pi); relative error up to 2 + x^2/2 ulp, 0 beyond |x| = 13 */
 static inline vf v_normal_pdf(vf x) { return 0.398942280f * v_exp_low(-0.5f * x * x); }
 
+/* ---- gelu by the tanh formula: x (1 + tanh u) / 2 = x s, s = sigmoid(2 u), 2 u = x (c + 0.044715 c x^2),
+ * c = sqrt(8 / pi). one exponential and one division; an error of a few ulp of x, where 1 + tanh u would cancel ---- */
+
+static inline vf v_gelu_tanh_e(vf x) { /* e^-2u */
+  vf u = x * v_fma(v_set1(-0.0713548163f), x * x, v_set1(-1.59576912f));
+  return v_exp_low(v_min(v_set1(80.0f), u));
+}
+static inline vf v_gelu_tanh(vf x) { return x / (1.0f + v_gelu_tanh_e(x)); }
+/* slope and curvature; s' = s (1 - s) (2 u)', and 1 - s = e s keeps its small values right */
+static inline vf v_gelu_tanh_1(vf x) {
+  vf e = v_gelu_tanh_e(x), s = 1.0f / (1.0f + e), u1 = v_fma(v_set1(0.214064449f), x * x, v_set1(1.59576912f));
+  return v_fma(x * (s * (e * s)), u1, s);
+}
+static inline vf v_gelu_tanh_2(vf x) {
+  vf e = v_gelu_tanh_e(x), s = 1.0f / (1.0f + e), u1 = v_fma(v_set1(0.214064449f), x * x, v_set1(1.59576912f));
+  vf bend = v_fma(u1 * u1, v_fma(v_set1(-2.0f), s, v_set1(1.0f)), 0.428128898f * x);
+  return s * (e * s) * v_fma(x, bend, u1 + u1);
+}
+
 /* ---- sin, cos ---- */
 
 /* x = n pi/2 + r, |r| <= pi/4; good for |x| <= 8192 */

@@ -16,21 +16,12 @@ static inline vf v_silu_2(vf x) {
   return g * (1.0f - g) * (2.0f + x * (1.0f - 2.0f * g));
 }
 
-/* u = sqrt(2 / pi) (x + 0.044715 x^3), its tanh, and du/dx */
-static inline vf gelu_tanh(vf x) { return v_tanh(x * (0.797884561f + 0.0356774081f * x * x)); }
-static inline vf gelu_slope(vf x) { return 0.797884561f + 0.107032224f * x * x; }
-static inline vf v_gelu(vf x, int64_t approx) {
-  return approx ? 0.5f * x * (1.0f + gelu_tanh(x)) : x * v_normal_cdf(x);
-}
+static inline vf v_gelu(vf x, int64_t approx) { return approx ? v_gelu_tanh(x) : x * v_normal_cdf(x); }
 static inline vf v_gelu_1(vf x, int64_t approx) {
-  if (!approx) return v_normal_cdf(x) + x * v_normal_pdf(x);
-  vf h = gelu_tanh(x);
-  return v_fma(0.5f * x * (1.0f - h * h), gelu_slope(x), 0.5f * (1.0f + h));
+  return approx ? v_gelu_tanh_1(x) : v_fma(x, v_normal_pdf(x), v_normal_cdf(x));
 }
 static inline vf v_gelu_2(vf x, int64_t approx) {
-  if (!approx) return v_normal_pdf(x) * (2.0f - x * x);
-  vf h = gelu_tanh(x), u1 = gelu_slope(x);
-  return (1.0f - h * h) * (u1 + x * v_fma(-h * u1, u1, 0.107032224f * x));
+  return approx ? v_gelu_tanh_2(x) : v_normal_pdf(x) * v_fma(-x, x, v_set1(2.0f));
 }
 
 enum { UNARY_S, UNARY_XT, UNARY_YD, UNARY_YTD, UNARY_INPUTS };

@@ -58,12 +58,7 @@ static inline vf gelu_value(vf z) {
 }
 ACT_LOOP(gelu, return gelu_value(z);, vf e; vf c = gelu_cdf(z, &e); e = 0.398942280f * e; *d1 = v_fma(z, e, c),
          *d2 = e * (2.0f - z * z))
-/* u = sqrt(2/pi) (z + 0.044715 z^3), t = tanh u */
-static inline vf gelu_tanh_t(vf z) { return v_tanh(0.797884561f * v_fma(0.044715f * z * z, z, z)); }
-ACT_LOOP(gelu_tanh, return 0.5f * z * (1.0f + gelu_tanh_t(z));
-         , vf t = gelu_tanh_t(z); vf s = 1.0f - t * t; vf u1 = 0.797884561f * v_fma(V(0.134145f), z * z, V(1));
-         *d1 = v_fma(0.5f * z * s, u1, 0.5f + 0.5f * t),
-         *d2 = s * (u1 + 0.5f * z * (0.214064449f * z - 2.0f * t * u1 * u1)))
+ACT_LOOP(gelu_tanh, return v_gelu_tanh(z);, *d1 = v_gelu_tanh_1(z), *d2 = v_gelu_tanh_2(z))
 ACT_LOOP(silu, return z * v_sigmoid(z);, vf s = v_sigmoid(z); vf r = 1.0f - s; *d1 = s * v_fma(z, r, V(1)),
          *d2 = s * r * v_fma(z, 1.0f - 2.0f * s, V(2)))
 ACT_LOOP(tanh, return v_tanh(z);, vf t = v_tanh(z); vf s = 1.0f - t * t; *d1 = s, *d2 = -2.0f * t * s)
