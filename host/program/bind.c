@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "program/executor.h"
-#include "program/scan.h"
 
 /* stands for memory that is not there while splits are probed */
 static char nothing[64];

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common/names.h"
-#include "program/scan.h"
+#include "program/inner.h"
 
 mica_status micah_fail_last(mica_program *program, mica_status status) {
   if (program->status >= 0) {
@@ -44,7 +44,7 @@ mica_status mica_program_create(mica_context *context, const char *name, mica_pr
 void mica_program_destroy(mica_program *program) {
   if (!program || atomic_fetch_sub(&program->refs, 1) > 1) return;
   for (int32_t e = 0; e < program->n_entries; e++)
-    if (program->entries[e].scan) micah_scan_release(program->entries[e].scan);
+    if (program->entries[e].inner) program->entries[e].inner->release(program->entries[e].own);
   micah_region region = program->region;  /* the program itself lies in it */
   micah_region_free(&region);
 }

@@ -5,7 +5,7 @@
 
 #include "common/names.h"
 #include "program/call.h"
-#include "program/scan.h"
+#include "program/inner.h"
 
 char *micah_join(mica_program *program, const char *a, const char *b) {
   size_t n = strlen(a), m = strlen(b);
@@ -137,7 +137,7 @@ static mica_status replay_entry(micah_replay *r, const micah_entry *entry) {
   }
   int32_t level = program->level;
   program->level = micah_replay_axis(r, entry->level);
-  mica_value made = entry->scan ? micah_scan_again(r, entry, path, n, binds)
+  mica_value made = entry->inner ? entry->inner->again(r, entry, path, n, binds)
                                 : mica_program_op(program, path, entry->op->name, entry->settings, n, binds);
   program->level = level;
   if (made < 0) return made;

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "program/executor.h"
-#include "program/scan.h"
 
 /* a chain is one instant: all that it touches lives at once, so it is kept short */
 enum { TILE_BYTES = 256 * 1024, TILE_LEAST = 32, TILE_MOST = 512, CHAIN_MOST = 8 };
@@ -66,7 +65,7 @@ static mica_status add_face(mica_executor *x, int32_t e, int face, int again, in
   if (!micah_face_runs(x, e, face)) return MICA_OK;
   const mica_kernel *first = NULL;
   int32_t count = 1;
-  if (!entry->scan) {
+  if (!entry->inner) {
     mica_status status = mica_op_kernels(entry->op, x->backend, x->dtype, face, &first, &count);
     if (status < 0) {
       char cause[512];
@@ -78,13 +77,13 @@ static mica_status add_face(mica_executor *x, int32_t e, int face, int again, in
   /* phases may have others between them in the table */
   int phase = 0;
   for (const mica_kernel *k = first; phase < count; k++) {
-    if (!entry->scan && (k->backend != x->backend || k->dtype != x->dtype || k->face != face)) continue;
+    if (!entry->inner && (k->backend != x->backend || k->dtype != x->dtype || k->face != face)) continue;
     x->steps = micah_region_grow(&x->region, x->steps, x->n_steps, capacity, sizeof *x->steps);
     if (!x->steps) return MICA_ERR_MEMORY;
     x->steps[x->n_steps++] = (micah_step){ .entry = e, .face = (int8_t)face, .phase = (int8_t)phase++,
                                            .phases = (int8_t)count, .again = (uint8_t)again,
-                                           .kernel = entry->scan ? NULL : k };
-    if (entry->scan) break;
+                                           .kernel = entry->inner ? NULL : k };
+    if (entry->inner) break;
   }
   return MICA_OK;
 }

@@ -44,6 +44,17 @@ static mica_status bind_one(mica_program *program, micah_entry *entry, const mic
   return MICA_OK;
 }
 
+mica_value micah_copy_value(mica_program *program, const char *path, mica_value value) {
+  micah_value kept = program->values[value];
+  /* the copy runs over one long row, whatever the shape */
+  mica_value flat = kept.rank <= 1 ? value : mica_program_reshape(program, value, 1, &kept.count);
+  mica_bind bind = { "x", flat };
+  mica_value copy = flat < 0 ? flat : mica_program_op(program, path, "scale", NULL, 1, &bind);
+  if (copy >= 0 && kept.rank != program->values[copy].rank)
+    copy = mica_program_reshape(program, copy, kept.rank, kept.shape);
+  return copy;
+}
+
 /* two differentiable ports on the same memory would write one cotangent from one kernel: the second reads a copy. */
 mica_status micah_part_ports(mica_program *program, micah_entry *entry) {
   const mica_op *op = entry->op;
@@ -55,15 +66,8 @@ mica_status micah_part_ports(mica_program *program, micah_entry *entry) {
       if (a->root != b->root || a->start + a->count <= b->start || b->start + b->count <= a->start) continue;
       if (program->values[a->root].kind == MICA_VALUE_CONSTANT) continue;
       char path[300];
-      micah_value kept = *a;
       snprintf(path, sizeof path, "%s.%s.copy", entry->path, op->operands[i].name);
-      /* the copy runs over one long row, whatever the shape */
-      mica_value flat = kept.rank <= 1 ? entry->binds[i].value
-                                       : mica_program_reshape(program, entry->binds[i].value, 1, &kept.count);
-      mica_bind bind = { "x", flat };
-      mica_value copy = flat < 0 ? flat : mica_program_op(program, path, "scale", NULL, 1, &bind);
-      if (copy >= 0 && kept.rank != program->values[copy].rank)
-        copy = mica_program_reshape(program, copy, kept.rank, kept.shape);
+      mica_value copy = micah_copy_value(program, path, entry->binds[i].value);
       if (copy < 0) return copy;
       entry->binds[i].value = copy;
       break;

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "program/executor.h"
-#include "program/scan.h"
+#include "program/inner.h"
 
 static mica_status fill_constants(mica_executor *x) {
   const mica_program *p = x->program;
@@ -63,9 +63,9 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   x->stores = micah_region_alloc(region, wires, sizeof *x->stores);
   x->bound = micah_region_alloc(region, wires, sizeof *x->bound);
   x->args = micah_region_alloc(region, p->n_entries, sizeof *x->args);
-  x->scans = micah_region_alloc(region, p->n_entries, sizeof *x->scans);
+  x->inner = micah_region_alloc(region, p->n_entries, sizeof *x->inner);
   x->operand_base = micah_region_alloc(region, p->n_entries + 1, sizeof *x->operand_base);
-  if (!x->wanted || !x->active || !x->again || !x->stores || !x->bound || !x->args || !x->scans || !x->operand_base)
+  if (!x->wanted || !x->active || !x->again || !x->stores || !x->bound || !x->args || !x->inner || !x->operand_base)
     return MICA_ERR_MEMORY;
   for (int32_t e = 0; e < p->n_entries; e++) {
     x->operand_base[e + 1] = x->operand_base[e] + p->entries[e].op->n_operands;
@@ -89,7 +89,7 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   x->list = micah_region_alloc(region, x->n_steps, sizeof *x->list);
   if (!x->arena || !x->exec || !x->list) return MICA_ERR_MEMORY;
   for (int32_t e = 0; e < p->n_entries; e++)
-    if (p->entries[e].scan && p->live[e] && (status = micah_scan_create(x, e)) < 0) return status;
+    if (p->entries[e].inner && p->live[e] && (status = p->entries[e].inner->create(x, e)) < 0) return status;
   x->kernel_scratch = (x->kernel_scratch + 63) / 64 * 64;
   for (int32_t w = 0; w < x->workers; w++) {
     x->exec[w] = (mica_exec){ .size = sizeof *x->exec, .scratch_bytes = x->kernel_scratch,
@@ -131,14 +131,14 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
 
 void mica_executor_destroy(mica_executor *x) {
   if (!x) return;
-  micah_scan_destroy(x);
+  micah_inner_destroy(x);
   micah_region region = x->region;  /* the executor itself lies in it */
   micah_region_free(&region);
 }
 
 mica_status mica_executor_memory(const mica_executor *x, mica_memory *out) {
   if (!x || !out) return mica_error(MICA_ERR_INVALID, "mica_executor_memory: no executor or no out");
-  int64_t kernels = (int64_t)x->kernel_scratch * x->workers + micah_scan_bytes(x);
+  int64_t kernels = (int64_t)x->kernel_scratch * x->workers + micah_inner_bytes(x);
   *out = (mica_memory){ .saved = x->saved_bytes, .scratch = x->arena_bytes + kernels, .peak = x->peak_bytes + kernels };
   return MICA_OK;
 }

@@ -99,7 +99,7 @@ struct mica_executor {
   int32_t             dirty, probing, profile;
   double             *times;                            /* [workers * n_steps] profile */
   micah_step        **list;                             /* [n_steps] of the group that runs */
-  struct micah_scan_state **scans;                      /* [n_entries] */
+  void              **inner;                            /* [n_entries] states of entries that run programs */
 };
 
 static inline micah_store *micah_store_of(const mica_executor *x, int32_t root, int bit) {

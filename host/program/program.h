@@ -40,7 +40,7 @@ typedef struct micah_bind {
   int8_t  dim[MICAH_RANK];
 } micah_bind;
 
-struct micah_scan;
+struct micah_inner;
 
 typedef struct micah_entry {
   char              *path, *settings;
@@ -52,7 +52,8 @@ typedef struct micah_entry {
   int32_t            row_dim;  /* the op dim that counts rows, -1: none; the row space is the rows of row_axis, */
   int32_t            row_axis; /* or row_count rows for each row of row_axis (the level) */
   int64_t            row_count;
-  struct micah_scan *scan;     /* a loop: op has operands but no kernels */
+  const struct micah_inner *inner; /* runs programs of its own: op has operands but no kernels */
+  void              *own;      /* what `inner` needs, shared by all programs that took the entry */
 } micah_entry;
 
 typedef struct micah_output {
@@ -118,6 +119,8 @@ int micah_port_dims(const mica_op *op, const mica_operand *operand, int32_t dim[
 
 /* unify the sizes of an entry's bound operands, complete the rest by infer(). */
 mica_status micah_unify(mica_program *program, micah_entry *entry);
+/* a copy of a value with dense rows of its own, by an operation under this path */
+mica_value  micah_copy_value(mica_program *program, const char *path, mica_value value);
 /* give a port a copy when another differentiable port of the entry is bound to the same memory. */
 mica_status micah_part_ports(mica_program *program, micah_entry *entry);
 /* make values for the outputs and saved operands of a unified entry, which will get this index; first output. */

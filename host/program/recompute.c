@@ -55,7 +55,7 @@ static int weigh(const choice *c, int32_t e, candidate *out) {
   const mica_program *p = x->program;
   const micah_entry *entry = &p->entries[e];
   *out = (candidate){ .entry = e };
-  if (!p->live[e] || entry->scan || !entry->op->cost) return 0;
+  if (!p->live[e] || entry->inner || !entry->op->cost) return 0;
   double moved;
   entry->op->cost(x->args[e], MICA_FORWARD, &out->flop, &moved);
   if (x->passes & MICA_PASS_JVP) {

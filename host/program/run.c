@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "program/executor.h"
-#include "program/scan.h"
+#include "program/inner.h"
 
 typedef struct job {
   mica_executor *x;
@@ -62,7 +62,7 @@ static mica_status run_steps(mica_executor *x, micah_step **steps, int32_t n, in
 static mica_status run_alone(mica_executor *x, micah_step *step) {
   if (!step->kernel) {
     double start = x->profile ? now() : 0;
-    mica_status status = micah_scan_run(x, step->entry, step->face);
+    mica_status status = x->program->entries[step->entry].inner->run(x, step->entry, step->face);
     if (x->profile) {
       x->times[step - x->steps] += now() - start;
       step->calls++;

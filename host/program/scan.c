@@ -5,14 +5,6 @@
 
 #include "program/scan.h"
 
-/* "B T 4 5", or without T */
-static char *shape_of(micah_region *region, int rows, int32_t rank, const int64_t *shape) {
-  char text[128];
-  int at = snprintf(text, sizeof text, rows ? "B T" : "B");
-  for (int32_t i = 0; i < rank; i++) at += snprintf(text + at, sizeof text - (size_t)at, " %lld", (long long)shape[i]);
-  return micah_region_text(region, text);
-}
-
 /* ---- the body: the sub called once, every carry and row output a whole value of its own ---- */
 
 /* an output that no other output shares memory with */
@@ -128,7 +120,7 @@ static mica_status describe(micah_scan *scan, mica_program *body, const uint8_t 
       o->name = micah_join(body, "checkpoint", carry[s->carry].output);
       if (!o->name) return MICA_ERR_MEMORY;
     }
-    o->shape = shape_of(region, s->kind == MICAH_STEP || s->kind == MICAH_ROW, v->rank, v->shape);
+    o->shape = micah_port_shape(region, s->kind == MICAH_STEP || s->kind == MICAH_ROW ? "T" : NULL, v->rank, v->shape);
     o->offset = offsetof(micah_scan_args, ports) + (size_t)i * sizeof(mica_port);
     if (!o->shape) return MICA_ERR_MEMORY;
   }
@@ -146,35 +138,15 @@ static mica_status describe(micah_scan *scan, mica_program *body, const uint8_t 
 
 /* ---- entries ---- */
 
+static const micah_inner loop;
+
 static mica_value add_scan(mica_program *program, const char *path, micah_scan *scan, int32_t axis, int32_t n,
                            const mica_bind *binds) {
-  const mica_op *op = &scan->op;
-  micah_entry entry = { .level = program->level, .op = op, .scan = scan };
-  entry.path = micah_region_text(&program->region, path);
-  entry.settings = micah_region_text(&program->region, "");
-  entry.args = micah_region_alloc(&program->region, (int64_t)op->args_size, 1);
-  entry.dim_axis = micah_region_alloc(&program->region, op->n_dims, sizeof *entry.dim_axis);
-  entry.binds = micah_region_alloc(&program->region, op->n_operands, sizeof *entry.binds);
-  if (!entry.path || !entry.settings || !entry.args || !entry.dim_axis || !entry.binds)
-    return micah_fail_last(program, MICA_ERR_MEMORY);
-  mica_status status = mica_args_init(op, entry.args);
-  if (status < 0) return micah_fail_last(program, status);
-  entry.dim_axis[0] = MICA_NO_AXIS;
-  entry.dim_axis[1] = axis;
-  for (int i = 0; i < op->n_operands; i++) {
-    entry.binds[i].value = -1;
-    if (op->operands[i].role & (MICA_OUT | MICA_SAVED)) continue;
-    for (int32_t k = 0; k < n; k++)
-      if (!strcmp(binds[k].port, op->operands[i].name)) entry.binds[i].value = binds[k].value;
-  }
-  if ((status = micah_part_ports(program, &entry)) < 0 || (status = micah_unify(program, &entry)) < 0) return status;
-  mica_value first = micah_make_outputs(program, &entry, program->n_entries);
+  mica_value first = micah_add_inner(program, path, &loop, scan, &scan->op, &axis, n, binds);
   if (first < 0) return first;
-  entry.row_dim = -1;
-  for (int i = 0; i < op->n_operands; i++)
-    if (scan->operands[i].kind == MICAH_CHECKPOINT) program->values[entry.binds[i].value].scan_axis = axis;
-  int32_t at = micah_add_entry(program, &entry);
-  if (at < 0) return at;
+  const micah_entry *entry = &program->entries[program->n_entries - 1];
+  for (int i = 0; i < scan->op.n_operands; i++)
+    if (scan->operands[i].kind == MICAH_CHECKPOINT) program->values[entry->binds[i].value].scan_axis = axis;
   atomic_fetch_add(&scan->body->refs, 1);
   return first;
 }
@@ -273,20 +245,15 @@ mica_value mica_program_scan(mica_program *program, const char *name, const mica
   }
   mica_value first = status < 0 ? micah_fail_last(program, status) : add_scan(program, path, scan, axis, n_all, all);
   mica_program_destroy(body);  /* the entry holds it now */
-  if (first < 0) return first;
-  const micah_entry *entry = &program->entries[program->n_entries - 1];
-  micah_output *outputs = micah_region_alloc(&program->region, entry->op->n_operands, sizeof *outputs);
-  if (!outputs) return micah_fail_last(program, MICA_ERR_MEMORY);
-  int32_t n_outputs = 0;
-  for (int i = 0; i < entry->op->n_operands; i++)
-    if (entry->op->operands[i].role & MICA_OUT)
-      outputs[n_outputs++] = (micah_output){ (char *)(uintptr_t)entry->op->operands[i].name, entry->binds[i].value };
-  return micah_add_call(program, path, n_outputs, outputs);
+  return first < 0 ? first : micah_inner_results(program, path);
 }
 
-mica_value micah_scan_again(micah_replay *replay, const micah_entry *entry, const char *path, int32_t n,
-                            const mica_bind *binds) {
-  return add_scan(replay->program, path, entry->scan, micah_replay_axis(replay, entry->dim_axis[1]), n, binds);
+static mica_value scan_again(micah_replay *replay, const micah_entry *entry, const char *path, int32_t n,
+                             const mica_bind *binds) {
+  return add_scan(replay->program, path, entry->own, micah_replay_axis(replay, entry->dim_axis[1]), n, binds);
 }
 
-void micah_scan_release(micah_scan *scan) { mica_program_destroy(scan->body); }
+static void scan_release(void *own) { mica_program_destroy(((micah_scan *)own)->body); }
+
+static const micah_inner loop = { micah_scan_create, micah_scan_destroy, micah_scan_bytes, micah_scan_run, scan_again,
+                                  scan_release };

@@ -6,8 +6,7 @@
 #ifndef MICAH_PROGRAM_SCAN_H
 #define MICAH_PROGRAM_SCAN_H
 
-#include "program/call.h"
-#include "program/executor.h"
+#include "program/inner.h"
 
 enum { MICAH_STEP, MICAH_OUTER, MICAH_CARRY, MICAH_ROW, MICAH_LAST, MICAH_CHECKPOINT };
 
@@ -36,17 +35,10 @@ typedef struct micah_scan_args {
 int64_t micah_scan_stride(int64_t longest);
 int64_t micah_scan_checkpoints(int64_t longest);
 
-/* make what running takes: the body's executor and the carries' memory */
+/* the entry's executor of the body and the carries' memory; see inner.h */
 mica_status micah_scan_create(mica_executor *x, int32_t entry);
-void        micah_scan_destroy(mica_executor *x);
-int64_t     micah_scan_bytes(const mica_executor *x);
-/* run one face of a scan entry on the executor's context */
+void        micah_scan_destroy(void *state);
+int64_t     micah_scan_bytes(const void *state);
 mica_status micah_scan_run(mica_executor *x, int32_t entry, int face);
-
-/* append a scan entry of a subprogram to the program that calls it */
-mica_value micah_scan_again(micah_replay *replay, const micah_entry *entry, const char *path, int32_t n,
-                            const mica_bind *binds);
-/* programs that hold a body keep it alive */
-void micah_scan_release(micah_scan *scan);
 
 #endif

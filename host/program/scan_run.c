@@ -41,9 +41,9 @@ int64_t micah_scan_checkpoints(int64_t longest) {
 
 mica_status micah_scan_create(mica_executor *x, int32_t e) {
   const micah_entry *entry = &x->program->entries[e];
-  const micah_scan *scan = entry->scan;
+  const micah_scan *scan = entry->own;
   micah_region *region = &x->region;
-  state *s = x->scans[e] = micah_region_alloc(region, 1, sizeof *s);
+  state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);
   mica_value *wants = micah_region_alloc(region, scan->op.n_operands, sizeof *wants);
   if (!s || !wants) return MICA_ERR_MEMORY;
   int64_t size = (int64_t)mica_dtype_size(x->dtype), before = region->bytes;
@@ -92,17 +92,9 @@ mica_status micah_scan_create(mica_executor *x, int32_t e) {
   return MICA_OK;
 }
 
-void micah_scan_destroy(mica_executor *x) {
-  for (int32_t e = 0; x->scans && e < x->program->n_entries; e++)
-    if (x->scans[e]) mica_executor_destroy(x->scans[e]->inner);
-}
+void micah_scan_destroy(void *of) { mica_executor_destroy(((state *)of)->inner); }
 
-int64_t micah_scan_bytes(const mica_executor *x) {
-  int64_t bytes = 0;
-  for (int32_t e = 0; e < x->program->n_entries; e++)
-    if (x->scans[e]) bytes += x->scans[e]->bytes;
-  return bytes;
-}
+int64_t micah_scan_bytes(const void *of) { return ((const state *)of)->bytes; }
 
 /* ---- places ---- */
 
@@ -309,7 +301,7 @@ static mica_status sweep_up(loop *l) {
 
 mica_status micah_scan_run(mica_executor *x, int32_t e, int face) {
   const micah_entry *entry = &x->program->entries[e];
-  loop l = { .x = x, .scan = entry->scan, .args = x->args[e], .s = x->scans[e], .face = face };
+  loop l = { .x = x, .scan = entry->own, .args = x->args[e], .s = x->inner[e], .face = face };
   const micah_span *span = micah_span_of(x, entry->level, entry->dim_axis[1]);
   l.offsets = span->offsets;
   l.T = span->length;
