@@ -130,3 +130,20 @@ mica_status micah_inner_bind(mica_executor *inner, mica_value value, int bit, co
                       .flags = wire->flags | flags };
   return mica_executor_set_value(inner, value, bit, &to);
 }
+
+mica_status micah_inner_dense(micah_replay *r) {
+  mica_program *program = r->program;
+  for (int32_t i = 0; i < r->sub->n_inputs; i++) {
+    int32_t *value = &r->values[r->sub->inputs[i]];
+    const micah_value *v = &program->values[*value];
+    if (v->axis < 0 || v->count == program->values[v->root].count) continue;
+    if (v->dtype >= MICA_I32)
+      return micah_fail(program, MICA_ERR_UNSUPPORTED, "%s: '%s' is a slice of rows of integers; bind rows of its own",
+                        r->name, v->name);
+    char path[300];
+    snprintf(path, sizeof path, "%s.%s.copy", r->name, r->sub->values[r->sub->inputs[i]].name);
+    *value = micah_copy_value(program, path, *value);
+    if (*value < 0) return *value;
+  }
+  return MICA_OK;
+}

@@ -57,6 +57,8 @@ mica_status micah_inner_executor(mica_executor *x, int32_t entry, const mica_pro
                                  const mica_executor_options *options, mica_executor **out);
 /* the entry's present tasks and lengths */
 mica_status micah_inner_sizes(mica_executor *x, int32_t entry, mica_executor *inner);
+/* give inputs of the subprogram whose rows are narrow slices of others a copy: it sees them as dense rows */
+mica_status micah_inner_dense(micah_replay *replay);
 /* bind a port's wire to the same or another wire of a value of the subprogram */
 mica_status micah_inner_bind(mica_executor *inner, mica_value value, int bit, const mica_wire *wire, uint32_t flags);
 

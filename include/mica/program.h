@@ -65,6 +65,14 @@ typedef struct mica_carry { const char *input, *output; } mica_carry;
 MICA_API mica_value mica_program_scan(mica_program *program, const char *name, const mica_program *sub, int32_t axis,
                                       int32_t n, const mica_bind *binds, int32_t n_carry, const mica_carry *carry);
 
+/* the gradient of a sealed subprogram: F is the sum of the rows of its output `loss`. outputs: grad.<name> for each of
+ * the inputs or parameters in `wrt`, with their shape, one for each task; and the subprogram's own outputs. jvp and
+ * backward are the sweep of Hessian-vector products; backward_jvp, a third derivative, is MICA_ERR_UNSUPPORTED. binds as
+ * in call. second derivatives of a program that uses it in a loss are exact: MAML is a call of the update. */
+MICA_API mica_value mica_program_grad(mica_program *program, const char *name, const mica_program *sub,
+                                      const char *loss, int32_t n_wrt, const char *const *wrt, int32_t n,
+                                      const mica_bind *binds);
+
 MICA_API mica_status mica_program_output(mica_program *program, const char *name, mica_value value);
 MICA_API mica_status mica_program_seal(mica_program *program);
 
