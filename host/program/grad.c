@@ -2,8 +2,8 @@
  *
  * F(x) is the sum of one output's rows. forward runs the subprogram down and up with cotangent 1 at that output, which
  * gives g = dF/dx. with tangents of x, its four passes give the tangent of g: g.t = H x.t, and by the symmetry of H the
- * cotangent of x is H g.d: the same sweep with g.d as the tangent. cotangents of the subprogram's own outputs ride along
- * as tangents of their cotangents. so jvp and backward are one sweep, and a third order is not there. */
+ * cotangent of x is H g.d: the same sweep with g.d as the tangent. cotangents of the subprogram's own outputs ride
+ * along as tangents of their cotangents. so jvp and backward are one sweep, and a third order is not there. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,8 +58,10 @@ static mica_status create(mica_executor *x, int32_t e) {
   const micah_entry *entry = &x->program->entries[e];
   const gradient *g = entry->own;
   if (micah_face_runs(x, e, MICA_BACKWARD_JVP))
-    return mica_error(MICA_ERR_UNSUPPORTED, "program %s: %s: backward_jvp of a gradient is a third derivative, which is "
-                      "not supported; ask for jvp or backward", x->program->name, entry->path);
+    return mica_error(MICA_ERR_UNSUPPORTED,
+                      "program %s: %s: backward_jvp of a gradient is a third derivative, which is not supported; ask "
+                      "for jvp or backward",
+                      x->program->name, entry->path);
   int64_t before = x->region.bytes;
   state *s = x->inner[e] = micah_region_alloc(&x->region, 1, sizeof *s);
   mica_value *wants = micah_region_alloc(&x->region, g->n_in, sizeof *wants);

@@ -86,7 +86,8 @@ mica_status micah_inner_operand(micah_region *region, const mica_program *sub, m
   if (rank + (v->axis >= 0) > MICAH_RANK)
     return mica_error(MICA_ERR_SHAPE, "'%s' of %s has rank %d, expected at most %d; reshape it", v->name, sub->name,
                       v->rank, MICAH_RANK - (rank - v->rank) - (v->axis >= 0));
-  *out = (mica_operand){ .role = role, .offset = offsetof(micah_inner_args, ports) + (size_t)index * sizeof(mica_port) };
+  *out = (mica_operand){ .role = role };
+  out->offset = offsetof(micah_inner_args, ports) + (size_t)index * sizeof(mica_port);
   out->name = micah_region_text(region, name);
   out->shape = micah_port_shape(region, v->axis < 0 ? NULL : dims[1 + v->axis].name, rank, shape);
   return out->name && out->shape ? MICA_OK : MICA_ERR_MEMORY;
