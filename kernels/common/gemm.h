@@ -25,12 +25,20 @@ enum {
   GEMM_KB = 256     /* terms of a block: fixed, it shows in the bits */
 };
 
+/* where finished rows go, past c: to[i] + at gets (the sum + bias) + res[i]; bias and res may be NULL */
+typedef struct gemm_out {
+  const float        *bias;
+  const float *const *res;
+  float *const       *to;
+  int64_t             at;
+} gemm_out;
+
 /* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, its terms `step`
- * apart. */
+ * apart. with `out` the sums leave c alone and go there. */
 #define GEMM_UNROLL _Pragma("GCC unroll 16")
 static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a,
                                                                  int64_t step, const float *b, int64_t ldb, float *c,
-                                                                 int64_t ldc, int add) {
+                                                                 int64_t ldc, int add, const gemm_out *out) {
   vf sum[GEMM_MR][2];
   const float *row[GEMM_MR];
   GEMM_UNROLL
@@ -53,6 +61,21 @@ static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv,
       if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
     }
   }
+  if (out) {
+    GEMM_UNROLL
+    for (int i = 0; i < mr; i++) {
+      const float *from = c + i * ldc, *bias = out->bias, *res = out->res ? out->res[i] + out->at : NULL;
+      float *to = out->to[i] + out->at;
+      GEMM_UNROLL
+      for (int h = 0; h < nv; h++) {
+        vf y = add ? v_load(from + h * VW) + sum[i][h] : sum[i][h];
+        if (bias) y = y + v_load(bias + out->at + h * VW);
+        if (res) y = y + v_load(res + h * VW);
+        v_store(to + h * VW, y);
+      }
+    }
+    return;
+  }
   GEMM_UNROLL
   for (int i = 0; i < mr; i++) {
     float *to = c + i * ldc;
@@ -73,17 +96,17 @@ static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv,
 #endif
 #define GEMM_TILE_PAIR(mr)                                                                                          \
   static void gemm_tile_##mr##_1(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
-                                 float *c, int64_t ldc, int add) {                                                  \
-    gemm_tile_body(mr, 1, kc, a, step, b, ldb, c, ldc, add);                                                        \
+                                 float *c, int64_t ldc, int add, const gemm_out *out) {                             \
+    gemm_tile_body(mr, 1, kc, a, step, b, ldb, c, ldc, add, out);                                                   \
   }                                                                                                                 \
   static void gemm_tile_##mr##_2(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
-                                 float *c, int64_t ldc, int add) {                                                  \
-    gemm_tile_body(mr, 2, kc, a, step, b, ldb, c, ldc, add);                                                        \
+                                 float *c, int64_t ldc, int add, const gemm_out *out) {                             \
+    gemm_tile_body(mr, 2, kc, a, step, b, ldb, c, ldc, add, out);                                                   \
   }
 GEMM_EACH_MR(GEMM_TILE_PAIR)
 #define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
 typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb, float *c,
-                             int64_t ldc, int add);
+                             int64_t ldc, int add, const gemm_out *out);
 /* by rows - 1, and by whether more than VW columns count */
 static const gemm_tile_fn gemm_tile[GEMM_MR][2] = { GEMM_EACH_MR(GEMM_TILE_ROW) };
 
@@ -173,16 +196,18 @@ static inline int gemm_in_place(int64_t m, int64_t sk, int64_t sn, int64_t kc, i
 }
 
 /* c (m x nn, rows ldc apart) = or += rows times B (a panel, or in place); a[i] row i of A, read from `shift` on. ldc
- * must leave room for GEMM_NR columns (VW when nn <= VW). */
+ * must leave room for GEMM_NR columns (VW when nn <= VW). `out`: the results of all m rows go there instead. */
 static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,
-                              const float *b, int64_t ldb, float *c, int64_t ldc, int add) {
+                              const float *b, int64_t ldb, float *c, int64_t ldc, int add, const gemm_out *out) {
+  gemm_out part = { 0 };
   const float *row[GEMM_MR];
   for (int64_t i = 0, mr; i < m; i += mr) {
     int64_t left = m - i;
     mr = left < GEMM_MR ? left : GEMM_MR;
     if (left > GEMM_MR && left < 2 * GEMM_MR) mr = (left + 1) / 2; /* no thin last tile */
     for (int64_t q = 0; q < mr; q++) row[q] = a[i + q] + shift;
-    gemm_tile[mr - 1][nn > VW](kc, row, step, b, ldb, c + i * ldc, ldc, add);
+    if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
+    gemm_tile[mr - 1][nn > VW](kc, row, step, b, ldb, c + i * ldc, ldc, add, out ? &part : NULL);
   }
 }
 

@@ -141,22 +141,41 @@ typedef struct term {
   int64_t      K, sk, sn;
 } term;
 
-/* c (n x LINEAR_COLS) = sum of the terms, columns [from, from + nn) of W */
-static void multiply_tile(const term *terms, int count, int64_t n, int64_t from, int64_t nn, float *panels, float *c) {
+/* c (n x LINEAR_COLS) = sum of the terms, columns [from, from + nn) of W. with `out` the last block's tiles go where
+ * that says, c holds the sums before them, and 1 is returned; 0 where there was no product: then c is cleared */
+static int multiply_tile(const term *terms, int count, int64_t n, int64_t from, int64_t nn, float *panels, float *c,
+                         const gemm_out *out) {
   int written = 0;
+  while (count && terms[count - 1].K <= 0) count--;
   for (int s = 0; s < count; s++) {
     const term *t = &terms[s];
     for (int64_t k = 0; k < t->K; k += GEMM_KB, written = 1) {
       int64_t kc = t->K - k < GEMM_KB ? t->K - k : GEMM_KB;
       const float *w = t->w + k * t->sk + from * t->sn;
-      int in_place = gemm_in_place(n, t->sk, t->sn, kc, nn);
+      int in_place = gemm_in_place(n, t->sk, t->sn, kc, nn), last = out && s == count - 1 && k + kc == t->K;
       if (!in_place) gemm_pack_wide(panels, w, t->sk, t->sn, kc, nn);
-      for (int64_t j = 0; j < nn; j += GEMM_NR)
+      for (int64_t j = 0; j < nn; j += GEMM_NR) {
+        gemm_out part;
+        if (last) part = (gemm_out){ out->bias, out->res, out->to, from + j };
         gemm_panel(n, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, t->a, k, 1, in_place ? w + j : panels + j * GEMM_KB,
-                   in_place ? t->sk : GEMM_NR, c + j, LINEAR_COLS, written);
+                   in_place ? t->sk : GEMM_NR, c + j, LINEAR_COLS, written, last ? &part : NULL);
+      }
     }
   }
   if (!written) memset(c, 0, (size_t)(n * LINEAR_COLS) * sizeof *c);
+  return written && out;
+}
+
+/* can finished tiles go straight to `to`, with one bias and at most one further summand a row? whole vectors only */
+static int direct(const tile *t, const tile_rows *bias, const tile_rows *res, const tile_rows *to, gemm_out *out) {
+  if (!to->any || to->col != 1 || (bias && bias->any && bias->col != 1) || (res && res->any && res->col != 1)) return 0;
+  for (int64_t i = 0; i < t->n; i++)
+    if (!to->at[i] || to->add[i] || (bias && bias->any && bias->at[i] != bias->at[0]) ||
+        (res && res->any && !res->at[i]))
+      return 0;
+  *out = (gemm_out){ bias && bias->any ? bias->at[0] : NULL,
+                     res && res->any ? (const float *const *)res->at : NULL, to->at, 0 };
+  return 1;
 }
 
 typedef struct buffers { float *panels, *c, *zeros, *rows[2]; } buffers;
@@ -197,8 +216,10 @@ CPU_KERNEL(linear_forward) {
     if (!a->Z) z.any = 0;
     term terms[1] = { { rows, t.w, a->I, a->w.v.stride[1], a->w.v.stride[0] } };
     int used = t.w && factor(&x, t.n, a->I, s.zeros, s.rows[0], rows);
+    gemm_out out;
+    int straight = !a->Z && direct(&t, &b, &res, &y, &out);
     TILE_COLUMNS(from, nn, a->O) {
-      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
+      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -241,8 +262,10 @@ CPU_KERNEL(linear_jvp) {
       terms[used++] = (term){ rows[0], t.w, a->I, a->w.v.stride[1], a->w.v.stride[0] };
     if (t.wt && factor(&x, t.n, a->I, s.zeros, s.rows[1], rows[1]))
       terms[used++] = (term){ rows[1], t.wt, a->I, a->w.t.stride[1], a->w.t.stride[0] };
+    gemm_out out;
+    int straight = !a->Z && direct(&t, &b, &res, &y, &out);
     TILE_COLUMNS(from, nn, a->O) {
-      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
+      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -317,8 +340,10 @@ CPU_KERNEL(linear_backward) {
     else used = factor(&dy, t.n, a->O, s.zeros, s.rows[0], rows);
     if (!dx.any) continue;
     term terms[1] = { { rows, t.w, a->O, a->w.v.stride[0], a->w.v.stride[1] } };
+    gemm_out out;
+    int straight = direct(&t, NULL, NULL, &dx, &out);
     TILE_COLUMNS(from, nn, a->I) {
-      multiply_tile(terms, used && t.w, t.n, from, nn, s.panels, s.c);
+      if (multiply_tile(terms, used && t.w, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
       for (int64_t i = 0; i < t.n; i++) put(&dx, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }
@@ -377,8 +402,10 @@ CPU_KERNEL(linear_backward_jvp) {
     if (some && t.w) terms[used++] = (term){ rows[0], t.w, a->O, a->w.v.stride[0], a->w.v.stride[1] };
     if (t.wt && factor(a->Z ? &dz : &dy, t.n, a->O, s.zeros, s.rows[1], rows[1]))
       terms[used++] = (term){ rows[1], t.wt, a->O, a->w.t.stride[0], a->w.t.stride[1] };
+    gemm_out out;
+    int straight = direct(&t, NULL, NULL, &dxt, &out);
     TILE_COLUMNS(from, nn, a->I) {
-      multiply_tile(terms, used, t.n, from, nn, s.panels, s.c);
+      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
       for (int64_t i = 0; i < t.n; i++) put(&dxt, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }

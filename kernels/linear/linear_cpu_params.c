@@ -147,7 +147,7 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
             if (x[next]) prefetch_row(x[next] + j + GEMM_WIDE, GEMM_WIDE);
         for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
         gemm_tile[mr - 1][right](kc, rows, GEMM_MR, u->panels + p * GEMM_KB, GEMM_NR, u->w + i * W_LD + j + p, W_LD,
-                                 *written);
+                                 *written, NULL);
       }
     }
   }
@@ -169,7 +169,8 @@ static int add_small(const block *u, int s, int64_t longest, const int32_t *offs
   }
   for (int64_t i = 0; i < u->n_out; i++) rows[i] = dz + i;
   for (int64_t j = 0; j < u->n_in; j += GEMM_NR)
-    gemm_panel(u->n_out, u->n_in - j, kc, rows, 0, p.ready.row, x.at + u->in + j, x.row, u->w + j, W_LD, *written);
+    gemm_panel(u->n_out, u->n_in - j, kc, rows, 0, p.ready.row, x.at + u->in + j, x.row, u->w + j, W_LD, *written,
+               NULL);
   *written = 1;
   return 1;
 }

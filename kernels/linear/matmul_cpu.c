@@ -32,7 +32,7 @@ static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m
     for (int64_t j = 0; j < nn; j += GEMM_NR)
       gemm_panel(m, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, rows, k * A.col, A.col,
                  in_place ? b + j : s->panels + j * GEMM_KB, in_place ? B.row : GEMM_NR, s->c + j, MATMUL_COLS,
-                 *written);
+                 *written, NULL);
     *written = 1;
   }
 }
