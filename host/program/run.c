@@ -58,6 +58,14 @@ static mica_status run_steps(mica_executor *x, micah_step **steps, int32_t n, in
   return atomic_load(&j.failed) ? mica_error(j.status, "%s", j.message) : MICA_OK;
 }
 
+/* a piece near `piece` such that no worker is left idle at the end of a short list of them */
+static int64_t even_piece(const mica_executor *x, int64_t units, int64_t piece) {
+  int64_t pieces = (units + piece - 1) / piece, workers = x->workers;
+  if (pieces < 2 || pieces >= 4 * workers) return piece;
+  pieces = (pieces + workers - 1) / workers * workers;
+  return (units + pieces - 1) / pieces;
+}
+
 /* one phase alone: any cut of its units gives the same bits */
 static mica_status run_alone(mica_executor *x, micah_step *step) {
   if (!step->kernel) {
@@ -72,7 +80,7 @@ static mica_status run_alone(mica_executor *x, micah_step *step) {
   int64_t grain = step->split.grain, units = step->split.units;
   int64_t pieces = (units + grain - 1) / grain, most = 8 * (int64_t)x->workers;
   int64_t piece = pieces <= most ? grain : ((units + most - 1) / most + grain - 1) / grain * grain;
-  return run_steps(x, &step, 1, units, piece > 0 ? piece : 1);
+  return run_steps(x, &step, 1, units, even_piece(x, units, piece > 0 ? piece : 1));
 }
 
 /* are this phase's units the rows of its row space, now? */
@@ -108,7 +116,7 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
       if (end == i + 1) tile = tile < grain ? grain : tile / grain * grain;
       if (tile > fair) tile = fair;
       if (tile < grain) tile = grain;
-      status = run_steps(x, list + i, end - i, rows, tile);
+      status = run_steps(x, list + i, end - i, rows, even_piece(x, rows, tile > 0 ? tile : 1));
     }
     if (status < 0) return status;
     i = end;

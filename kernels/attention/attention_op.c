@@ -52,7 +52,7 @@ static double pairs(const mica_attention_args *a) {
   if (a->mask == MICA_ATTENTION_FULL) return T * S;
   return T <= S ? T * (S - T) + T * (T + 1) / 2 : S * (S + 1) / 2;
 }
-static int64_t grain_of(double flop) { return flop > 1e6 ? 1 : (int64_t)(1e6 / (flop + 1)) + 1; }
+static int64_t grain_of(double flop) { return flop > 1e5 ? 1 : (int64_t)(1e5 / (flop + 1)) + 1; }
 
 static void split_down(const mica_attention_args *a, int face, mica_split *split) {
   int64_t tiles = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE, D = padded(a->D), ld = stride_of(a->S);

@@ -56,7 +56,7 @@ static void split_rows(const mica_linear_args *a, int face, mica_split *split) {
   int sums = linear_sums(a, face);
   split->units = sums ? 1 : linear_all_rows(a);
   split->rows = !sums;
-  double each = 2.0 * (double)a->I * (double)a->O + 1, grain = 3e6 / each;
+  double each = 2.0 * (double)a->I * (double)a->O + 1, grain = 1e6 / each;
   split->grain = sums ? 1 : grain < 64 ? 64 : grain > 2048 ? 2048 : (int64_t)grain;
   split->scratch_bytes = (size_t)linear_row_floats(a) * sizeof(float);
 }
@@ -70,7 +70,7 @@ static void split_params(const mica_linear_args *a, int face, mica_split *split)
   split->units = cut.w_units + cut.b_units;
   split->rows = 0;
   double work = 2.0 * (double)linear_all_rows(a) * (double)a->I * (double)a->O;
-  double grain = split->units ? 1.5e6 / (work / (double)split->units + 1) : 1;
+  double grain = split->units ? 5e5 / (work / (double)split->units + 1) : 1;
   split->grain = grain < 1 ? 1 : (int64_t)grain;
   split->scratch_bytes = LINEAR_PARAM_FLOATS * sizeof(float);
 }

@@ -65,7 +65,7 @@ static void split(const mica_matmul_args *a, int face, mica_split *split_) {
   split_->units = 0;
   for (int i = 0; i < n; i++) split_->units += jobs[i].groups * jobs[i].blocks;
   double work = 2.0 * (double)a->B * (double)a->M * (double)a->N * (double)a->K;
-  double grain = split_->units ? 1.5e6 / (work / (double)split_->units + 1) : 1;
+  double grain = split_->units ? 5e5 / (work / (double)split_->units + 1) : 1;
   split_->grain = grain < 1 ? 1 : (int64_t)grain;
   split_->rows = 0;
   split_->scratch_bytes = MATMUL_FLOATS * sizeof(float);
