@@ -115,6 +115,8 @@ void ck_check_kernels(const ck_case *c, const ck_data *d);
 void ck_check_packed(const mica_op *op, const char *set);
 void ck_check_batches(const mica_op *op, const char *set);
 void ck_check_bench(const mica_op *op, const char *set);
+void ck_check_same(const mica_op *op, const char *before, const char *set);
+void ck_check_cut(const mica_op *op, const char *set);
 
 /* all checks of one operation (case -1: all, -2: given values only); returns the number that failed */
 long ck_check_op(const mica_op *op, int only_case);

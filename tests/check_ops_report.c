@@ -109,13 +109,17 @@ static int heavy(const ck_case *c) {
   return flop > 2e5;
 }
 
-static void check_case(const mica_op *op, const mica_case *k) {
+static void check_case(const mica_op *op, int index) {
+  const mica_case *k = &op->cases[index];
   if ((k->flags & MICA_CASE_SLOW) && !ck_option.slow) return;
   if (k->flags & MICA_CASE_BENCH) {
     ck_where("%s '%s'", op->name, k->set);
     ck_check_bench(op, k->set);
     return;
   }
+  ck_where("%s '%s'", op->name, k->set);
+  if ((k->flags & MICA_CASE_SAME) && ck_check(index > 0, "there is no case before")) ck_check_same(op, k[-1].set, k->set);
+  ck_check_cut(op, k->set);
   for (int packed = 0; packed <= ((k->flags & MICA_CASE_PACKED) ? 1 : 0); packed++) {
     ck_case c;
     ck_where("%s '%s'%s", op->name, k->set, packed ? " packed" : "");
@@ -153,7 +157,7 @@ long ck_check_op(const mica_op *op, int only_case) {
     ck_check_golden(op);
   }
   for (int i = 0; i < op->n_cases; i++)
-    if (only_case == -1 || only_case == i) check_case(op, &op->cases[i]);
+    if (only_case == -1 || only_case == i) check_case(op, i);
   if (shown > SHOWN && !ck_option.verbose)
     fprintf(ck_option.to_stderr ? stderr : stdout, "  ... and %ld more (--verbose shows all)\n", shown - SHOWN);
   return ck_failed - before;

@@ -133,10 +133,11 @@ typedef struct mica_param {
   const char *doc;
 } mica_param;
 
-enum { MICA_CASE_BENCH = 1, MICA_CASE_SLOW = 2, MICA_CASE_PACKED = 4 };
+enum { MICA_CASE_BENCH = 1, MICA_CASE_SLOW = 2, MICA_CASE_PACKED = 4, MICA_CASE_SAME = 8 };
 typedef struct mica_case {
   const char *set;                           /* "B=2 T=7 C=33 eps=1e-5 b=none": dims, settings, absent operands */
-  uint32_t    flags;                         /* PACKED: also run with ragged rows of at most the row size */
+  uint32_t    flags;                         /* PACKED: also run with ragged rows of at most the row size; SAME: other
+                                                settings of the case before: the same results in exact arithmetic */
 } mica_case;
 
 /* worked example by hand: wires given and expected, dense layout, row-major; NaN-free. */

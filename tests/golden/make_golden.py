@@ -132,6 +132,34 @@ golden("attention", "B=1 T=3 S=2 H=2 G=1 D=3 mask=full scale=none",
        {"q": (1, 3, 2, 3), "k": (1, 2, 1, 3), "v": (1, 2, 1, 3)}, out="out", saved=("lse",))(
     lambda q, k, v: attention(q, k, v, causal=False))
 
+# ---- memories written by outer products, token by token ----
+def memory(q, k, v, beta=None, decay=None, state=None, norm=None, delta=False, normalise=False, eps=0.0):
+    b, t, h, dk, dv = *k.shape, v.shape[-1]
+    s = state if state is not None else torch.zeros(b, h, dk, dv)
+    z = norm if norm is not None else torch.zeros(b, h, dk)
+    rows = []
+    for i in range(t):
+        if decay is not None:
+            s = s * decay[:, i, :, :, None]
+        e = v[:, i] - torch.einsum("bhkv,bhk->bhv", s, k[:, i]) if delta else v[:, i]
+        u = e * beta[:, i, :, None] if beta is not None else e
+        s = s + torch.einsum("bhk,bhv->bhkv", k[:, i], u)
+        z = z + k[:, i]
+        o = torch.einsum("bhkv,bhk->bhv", s, q[:, i])
+        rows.append(o / (torch.einsum("bhk,bhk->bh", z, q[:, i]) + eps)[..., None] if normalise else o)
+    out = torch.stack(rows, 1)
+    return (out, s, z) if normalise else (out, s)
+
+
+_QKV = {"q": (2, 3, 2, 3), "k": (2, 3, 2, 3), "v": (2, 3, 2, 2)}
+for _form in ("recurrent", "chunked chunk=2"):
+    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 form={_form}", {**_QKV, "state_in": (2, 2, 3, 2)}, out="out",
+           saved=("state_out",))(lambda q, k, v, s: memory(q, k, v, state=s))
+    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 normalise=yes eps=0.125 form={_form}",
+           {**_QKV, "state_in": (2, 2, 3, 2), "norm_in": (2, 2, 3)}, out="out", saved=("state_out", "norm_out"),
+           domain={"q": "positive", "k": "positive", "norm_in": "positive"})(
+        lambda q, k, v, s, z: memory(q, k, v, state=s, norm=z, normalise=True, eps=0.125))
+
 # ---- embedding, positions ----
 TOKENS = torch.tensor([[1, 3, 1], [0, 0, 2]])
 golden("embedding", "B=2 R=3 V=4 C=2", {"w": (2, 4, 2)}, index={"tokens": TOKENS})(

@@ -1,0 +1,111 @@
+#include "common/memory.h"
+
+#include "common/rows.h"
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t round_to(int64_t n, int64_t by) { return (n + by - 1) / by * by; }
+
+/* longer chunks do more work inside of a chunk, shorter ones touch the state more often */
+int64_t micak_memory_chunk(const micak_memory *m) {
+  int64_t chosen = m->form == MICAK_MEMORY_RECURRENT ? 16 : m->decay ? 16 : m->K + m->V < 64 ? 24 : 48;
+  return least(m->chunk > 0 ? m->chunk : chosen, m->T > 0 ? m->T : 1);
+}
+int64_t micak_memory_chunks(const micak_memory *m) {
+  int64_t C = micak_memory_chunk(m);
+  return m->T > C ? (m->T + C - 1) / C : 1;
+}
+
+/* ---- scratch ---- */
+
+enum { ROWS_K = 1, ROWS_V, ROWS_C, ROWS_1 };
+enum { ONCE, KEPT, STEPS };                  /* one copy; one a chunk in the faces that walk back; one a token of a chunk */
+enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8 }; /* needed: always, or only if all of these hold */
+typedef struct buffer_row {
+  uint8_t rows, cols, copies, panels, needs;
+} buffer_row;
+static const buffer_row buffers[MICAK_M_COUNT] = {
+  [MICAK_M_S] = { ROWS_K, ROWS_V, KEPT, 0, ALL },      [MICAK_M_Q] = { ROWS_C, ROWS_K, ONCE, 0, ALL },
+  [MICAK_M_K] = { ROWS_C, ROWS_K, ONCE, 0, ALL },      [MICAK_M_V] = { ROWS_C, ROWS_V, ONCE, 0, ALL },
+  [MICAK_M_BETA] = { ROWS_1, ROWS_C, ONCE, 0, DELTA }, [MICAK_M_A] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },
+  [MICAK_M_E] = { ROWS_C, ROWS_V, KEPT, 0, ALL },      [MICAK_M_U] = { ROWS_C, ROWS_V, KEPT, 0, ALL },
+  [MICAK_M_KT] = { ROWS_K, ROWS_C, ONCE, 1, ALL },     [MICAK_M_GRAM] = { ROWS_C, ROWS_C, KEPT, 0, DELTA },
+  [MICAK_M_M] = { ROWS_C, ROWS_C, ONCE, 0, ALL },      [MICAK_M_TMP] = { ROWS_C, ROWS_V, ONCE, 0, ALL },
+  [MICAK_M_O] = { ROWS_C, ROWS_V, ONCE, 0, ALL },      [MICAK_M_GAMMA] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },
+  [MICAK_M_KG] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },   [MICAK_M_QG] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },
+  [MICAK_M_KD] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },   [MICAK_M_W] = { ROWS_C, ROWS_K, ONCE, 0, DECAY },
+  [MICAK_M_DO] = { ROWS_C, ROWS_V, ONCE, 0, BACK },    [MICAK_M_DU] = { ROWS_C, ROWS_V, ONCE, 0, BACK },
+  [MICAK_M_NY] = { ROWS_C, ROWS_V, ONCE, 0, BACK | DELTA }, [MICAK_M_DBETA] = { ROWS_1, ROWS_C, ONCE, 0, BACK | DELTA },
+  [MICAK_M_UT] = { ROWS_V, ROWS_C, ONCE, 1, BACK },    [MICAK_M_DM] = { ROWS_C, ROWS_C, ONCE, 0, BACK },
+  [MICAK_M_DGRAM] = { ROWS_C, ROWS_C, ONCE, 0, BACK | DELTA },
+  [MICAK_M_DQ] = { ROWS_C, ROWS_K, ONCE, 0, BACK },    [MICAK_M_DK] = { ROWS_C, ROWS_K, ONCE, 0, BACK },
+  [MICAK_M_DA] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_DKG] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY },
+  [MICAK_M_DQG] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_DKD] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY },
+  [MICAK_M_OMEGA] = { ROWS_1, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_ST] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
+  [MICAK_M_G] = { ROWS_K, ROWS_V, ONCE, 0, BACK },     [MICAK_M_GT] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
+  [MICAK_M_STEPS] = { ROWS_K, ROWS_V, STEPS, 0, BACK },
+};
+
+void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout) {
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, recurrent = m->form == MICAK_MEMORY_RECURRENT;
+  int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, C = micak_memory_chunk(m);
+  int64_t n[] = { 0, m->K, m->V + m->normal, C, 1 }, copies[] = { 1, back ? micak_memory_chunks(m) : 1, C };
+  int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0);
+  layout->total = 0;
+  for (int i = 0; i < MICAK_M_COUNT; i++) {
+    const buffer_row *row = &buffers[i];
+    int64_t wide = vw > 1 && row->panels ? 2 * vw : vw, cols = round_to(n[row->cols], wide);
+    layout->at[i] = layout->total;
+    layout->ld[i] = vw > 1 && row->panels ? wide : cols;
+    layout->panel[i] = vw > 1 ? (row->panels ? wide * n[row->rows] : wide * 2) : 0;
+    layout->size[i] = round_to(n[row->rows] * cols, vw > 1 ? 16 : 1);
+    int wanted = (row->needs & has) == row->needs && (row->copies != STEPS || recurrent);
+    layout->total += wanted ? layout->size[i] * copies[row->copies] * tangents : 0;
+  }
+}
+
+/* ---- cuts ---- */
+
+int micak_memory_sums(const micak_memory *m, int face) {
+  static const int bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
+  const mica_port *down[] = { m->out, m->state_out, m->norm_out };
+  const mica_port *up[] = { m->q, m->k, m->v, m->beta, m->a, m->state_in, m->norm_in };
+  return micak_ports_sum(back ? up : down, back ? MICA_COUNT(up) : MICA_COUNT(down), bit[face], m->B);
+}
+
+/* multiplications and additions of one (task, head) pair */
+static double pair_flop(const micak_memory *m, int face) {
+  static const double times[MICA_NFACE] = { 1, 3, 3, 8 };
+  double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->normal), C = (double)micak_memory_chunk(m);
+  double token = (m->delta ? 6 : 4) * K * V;
+  if (m->form == MICAK_MEMORY_CHUNKED) token += C * (K + V) * (m->delta ? 2 : 1);
+  if (m->decay) token += m->form == MICAK_MEMORY_RECURRENT ? K * V : 3 * C * K;
+  return times[face] * T * token;
+}
+
+void micak_memory_split(const micak_memory *m, int face, mica_split *split) {
+  micak_memory_layout layout;
+  int sums = micak_memory_sums(m, face);
+  double flop = pair_flop(m, face) * (sums ? (double)m->B : 1);
+  split->units = (sums ? 1 : m->B) * m->H;
+  if (m->B == 0) split->units = 0;
+  split->grain = flop > 5e5 ? 1 : (int64_t)(5e5 / (flop + 1)) + 1;
+  micak_memory_layout_of(m, face, 16, &layout);
+  split->scratch_bytes = (size_t)layout.total * sizeof(float);
+  split->rows = 0;
+}
+
+void micak_memory_cost(const micak_memory *m, int face, double *flop, double *bytes) {
+  static const double moved[MICA_NFACE] = { 1, 2, 2, 4 };
+  double pairs = (double)(m->B * m->H), token = (double)(2 * m->K + 2 * m->V + (m->beta ? 1 : 0));
+  if (m->decay) token += m->decay == MICAK_DECAY_CHANNEL ? (double)m->K : 1;
+  *flop = pairs * pair_flop(m, face);
+  *bytes = moved[face] * pairs * (double)m->T * token * (double)sizeof(float);
+}
+
+mica_status micak_memory_check(const micak_memory *m) {
+  if (m->H == 0 || m->K == 0 || m->V == 0 || m->K > MICAK_MEMORY_MOST || m->V > MICAK_MEMORY_MOST)
+    return mica_error(MICA_ERR_SHAPE, "%s: H = %lld, K = %lld, V = %lld, expected at least one head and 1 <= K, V <= %d",
+                      m->name, (long long)m->H, (long long)m->K, (long long)m->V, MICAK_MEMORY_MOST);
+  return MICA_OK;
+}

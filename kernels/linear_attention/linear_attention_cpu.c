@@ -1,0 +1,13 @@
+/* linear_attention on the CPU: the memory of common/memory_cpu.h, a (task, head) pair a unit */
+#include "common/memory_cpu.h"
+#include "linear_attention/linear_attention_internal.h"
+
+static mica_status run(const mica_exec *exec, const void *args, int face, int64_t first, int64_t count) {
+  micak_memory m = linear_attention_memory(args);
+  mica_status status = linear_attention_ports(args);
+  return status < 0 ? status : memory_run(exec, &m, face, first, count);
+}
+CPU_KERNEL(linear_attention_forward) { return run(exec, args, MICA_FORWARD, first, count); }
+CPU_KERNEL(linear_attention_backward) { return run(exec, args, MICA_BACKWARD, first, count); }
+CPU_KERNEL(linear_attention_jvp) { return run(exec, args, MICA_JVP, first, count); }
+CPU_KERNEL(linear_attention_backward_jvp) { return run(exec, args, MICA_BACKWARD_JVP, first, count); }

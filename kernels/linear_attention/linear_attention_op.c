@@ -1,0 +1,114 @@
+/* table of linear_attention */
+#include "common/isa.h"
+#include "common/ref.h"
+#include "linear_attention/linear_attention_internal.h"
+
+extern const mica_op mica_op_linear_attention;
+
+#define AT(field) offsetof(mica_linear_attention_args, field)
+
+static const mica_dim dims[] = {
+  { "B", AT(B) }, { "T", AT(T) }, { "H", AT(H) }, { "K", AT(K) }, { "V", AT(V) },
+};
+static const mica_param params[] = {
+  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_CHUNKED, 0, 1, "chunked|recurrent",
+    "how it is computed: by matrix products of chunks, or token by token" },
+  { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
+  { "normalise", MICA_PARAM_CHOICE, AT(normalise), 0, 0, 1, "no|yes", "divide by the reading of the sum of keys" },
+  { "eps", MICA_PARAM_REAL, AT(eps), 0, 0, 1e6, NULL, "added to the denominator" },
+};
+#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
+#define READS_OUT MICA_READS(0, MICA_D, 0, MICA_D | MICA_TD)
+static const mica_operand operands[] = {
+  { "q", "B T H K", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "queries, after the feature map" },
+  { "k", "B T H K", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "keys, after the feature map" },
+  { "v", "B T H V", AT(v), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "values" },
+  { "state_in", "B H K V", AT(state_in), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
+    "memory before the first token; absent: 0" },
+  { "norm_in", "B H K", AT(norm_in), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL,
+    "sum of keys before the first token; absent: 0" },
+  { "out", "B T H V", AT(out), MICA_OUT, READS_OUT, MICA_WRITES_OUT, MICA_ANY, NULL, "what each token reads" },
+  { "state_out", "B H K V", AT(state_out), MICA_OUT | MICA_OPTIONAL, READS_OUT, MICA_WRITES_OUT, MICA_ANY, NULL,
+    "memory after the last token" },
+  { "norm_out", "B H K", AT(norm_out), MICA_OUT | MICA_OPTIONAL, READS_OUT, MICA_WRITES_OUT, MICA_ANY, NULL,
+    "sum of keys after the last token" },
+};
+
+static mica_status infer(void *args) {
+  micak_memory m = linear_attention_memory(args);
+  return micak_memory_check(&m);
+}
+#define SPLIT(name, FACE)                                            \
+  static void split_##name(const void *args, mica_split *split) {    \
+    micak_memory m = linear_attention_memory(args);                  \
+    micak_memory_split(&m, FACE, split);                             \
+  }
+SPLIT(forward, MICA_FORWARD)
+SPLIT(backward, MICA_BACKWARD)
+SPLIT(jvp, MICA_JVP)
+SPLIT(backward_jvp, MICA_BACKWARD_JVP)
+static void cost(const void *args, int face, double *flop, double *bytes) {
+  micak_memory m = linear_attention_memory(args);
+  micak_memory_cost(&m, face, flop, bytes);
+}
+
+CPU_DISPATCH(linear_attention_forward)
+CPU_DISPATCH(linear_attention_backward)
+CPU_DISPATCH(linear_attention_jvp)
+CPU_DISPATCH(linear_attention_backward_jvp)
+REF_PROTOS(linear_attention);
+static const mica_kernel kernels[] = {
+  REF_KERNELS(linear_attention),
+  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_linear_attention_forward_cpu, split_forward },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_linear_attention_backward_cpu, split_backward },
+  { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_attention_jvp_cpu, split_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
+};
+
+#define BARE " state_in=none state_out=none norm_in=none norm_out=none"
+#define PLAIN " norm_in=none norm_out=none"
+static const mica_case cases[] = {
+  { "B=2 T=6 H=2 K=4 V=4" BARE, 0 },
+  { "B=2 T=7 H=2 K=5 V=3 chunk=3" PLAIN, MICA_CASE_PACKED },
+  { "B=2 T=7 H=2 K=5 V=3 form=recurrent chunk=3" PLAIN, MICA_CASE_PACKED | MICA_CASE_SAME },
+  { "B=2 T=7 H=1 K=4 V=9 chunk=4 normalise=yes eps=0.01", MICA_CASE_PACKED },
+  { "B=2 T=7 H=1 K=4 V=9 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
+  { "B=1 T=1 H=1 K=1 V=1" PLAIN, 0 },
+  { "B=1 T=17 H=1 K=16 V=8 chunk=16 normalise=yes state_in=none norm_in=none", 0 },
+  { "B=1 T=17 H=1 K=16 V=8 form=recurrent normalise=yes state_in=none norm_in=none", MICA_CASE_SAME },
+  { "B=1 T=64 H=1 K=4 V=17 chunk=13" PLAIN, 0 },
+  { "B=1 T=64 H=1 K=4 V=17" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
+  { "B=1 T=63 H=1 K=8 V=4 normalise=yes", MICA_CASE_SLOW },
+  { "B=1 T=65 H=1 K=8 V=4" PLAIN, MICA_CASE_SLOW },
+  { "B=1 T=100 H=2 K=33 V=7 form=recurrent normalise=yes", MICA_CASE_SLOW },
+  { "B=1 T=1000 H=1 K=4 V=4" PLAIN, MICA_CASE_SLOW },
+  { "B=1 T=1000 H=1 K=4 V=4 form=recurrent" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
+  { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
+  { "B=8 T=256 H=8 K=32 V=32" BARE, MICA_CASE_BENCH },
+  { "B=16 T=64 H=16 K=16 V=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=8 T=1024 H=8 K=64 V=64" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
+};
+
+/* k = 1, 2; v = 3, 1; S = 3, then 5; q = 1, 2: out = 3, 10. with out.d = 1, 1: q.d = S = 3, 5;
+ * k.d = v times the sum of later q.d-weights: 3 (1 + 2), 1 * 2; v.d = k times the same: 1 (1 + 2), 2 * 2.
+ * k.t = 1, 0: S.t = 3, 3: out.t = 3, 6; q.td = S.t; v.td = k.t times (1 + 2), 0; k.td = 0 */
+static const double q_v[2] = { 1, 2 }, k_v[2] = { 1, 2 }, v_v[2] = { 3, 1 }, out_v[2] = { 3, 10 }, ones[2] = { 1, 1 };
+static const double q_d[2] = { 3, 5 }, k_d[2] = { 9, 2 }, v_d[2] = { 3, 4 }, k_t[2] = { 1, 0 }, out_t[2] = { 3, 6 };
+static const double q_td[2] = { 3, 3 }, v_td[2] = { 3, 0 }, zeros[2] = { 0, 0 }, state_v[1] = { 5 };
+static const mica_example_wire wires[] = {
+  { "q.v", q_v, 2, 0 },     { "q.t", zeros, 2, 0 },   { "k.v", k_v, 2, 0 },         { "k.t", k_t, 2, 0 },
+  { "v.v", v_v, 2, 0 },     { "v.t", zeros, 2, 0 },   { "out.d", ones, 2, 0 },      { "out.td", zeros, 2, 0 },
+  { "out.v", out_v, 2, 1 }, { "out.t", out_t, 2, 1 }, { "state_out.v", state_v, 1, 1 }, { "q.d", q_d, 2, 1 },
+  { "k.d", k_d, 2, 1 },     { "v.d", v_d, 2, 1 },     { "q.td", q_td, 2, 1 },       { "k.td", zeros, 2, 1 },
+  { "v.td", v_td, 2, 1 },
+};
+static const mica_example example = { "B=1 T=2 H=1 K=1 V=1", wires, MICA_COUNT(wires) };
+
+const mica_op mica_op_linear_attention = {
+  .size = sizeof(mica_op), .name = "linear_attention",
+  .doc = "linear attention: a memory written by sums of outer products, recurrent or chunked, with carried state",
+  .args_size = sizeof(mica_linear_attention_args), .dims = dims, .n_dims = MICA_COUNT(dims), .params = params,
+  .n_params = MICA_COUNT(params), .operands = operands, .n_operands = MICA_COUNT(operands), .kernels = kernels,
+  .n_kernels = MICA_COUNT(kernels), .cases = cases, .n_cases = MICA_COUNT(cases), .example = &example, .budget = 2,
+  .infer = infer, .cost = cost,
+};
