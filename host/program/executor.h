@@ -69,11 +69,16 @@ typedef struct micah_binding {
   uint8_t   set;
 } micah_binding;
 
+/* a value of mica_executor_options.fused for programs that run others: passes may run apart, but every pass back belongs
+ * to the last forward, so entries may keep what that left */
+enum { MICAH_ONE_FORWARD = 2 };
+
 struct mica_executor {
   mica_context       *context;
   const mica_program *program;
   micah_region        region;
   int32_t             backend, dtype, passes, fused, workers;
+  int32_t             one_forward;                      /* fused, or MICAH_ONE_FORWARD */
   int64_t             tasks, capacity_tasks;
   int64_t            *capacity_rows, *capacity_longest; /* [n_axes] */
   micah_axis_size    *axes;                             /* [n_axes] as set */

@@ -69,8 +69,8 @@ static mica_status create(mica_executor *x, int32_t e) {
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   int second = micah_face_runs(x, e, MICA_JVP) || micah_face_runs(x, e, MICA_BACKWARD);
   options.passes = second ? 15 : MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
-  /* the outer executor runs backward right after its forward: what that left serves for the second sweep */
-  options.fused = !second || !x->fused;
+  /* the outer executor runs backward after its own forward: what that left serves for the second sweep */
+  options.fused = !second || !x->one_forward;
   for (int i = 0; i < g->n_in; i++) {
     int wanted = second && x->active[x->program->values[entry->binds[i].value].root];
     for (int k = g->n_in; k < g->n_in + g->n_gradients; k++) wanted |= g->value[k] == g->value[i];
@@ -129,11 +129,25 @@ static mica_status bind_face(const gradient *g, const state *s, const void *args
   return status;
 }
 
+static int any_cotangent(const gradient *g, const void *args) {
+  int any = 0;
+  for (int i = g->n_in; i < g->op.n_operands; i++) any |= micah_inner_port(args, i)->d.data != NULL;
+  return any;
+}
+
 static mica_status run(mica_executor *x, int32_t e, int face) {
   const micah_entry *entry = &x->program->entries[e];
   const gradient *g = entry->own;
   state *s = x->inner[e];
   const int32_t first = MICA_PASS_FORWARD | MICA_PASS_BACKWARD, second = MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP;
+  if (face == MICA_BACKWARD && !any_cotangent(g, x->args[e])) {
+    /* first-order methods stop here: no sweep for nothing */
+    for (int i = 0; i < g->n_in; i++) {
+      const micah_value *v = &g->sub->values[g->value[i]];
+      if (v->dtype < MICA_I32) micah_inner_clear(x, e, i, v->count, v->axis, 0, 1);
+    }
+    return MICA_OK;
+  }
   mica_status status = micah_inner_sizes(x, e, s->inner);
   if (status >= 0) status = bind_face(g, s, x->args[e], face);
   if (status >= 0)

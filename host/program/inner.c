@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/op.h"
+
 void micah_inner_destroy(mica_executor *x) {
   for (int32_t e = 0; x->inner && e < x->program->n_entries; e++)
     if (x->inner[e]) x->program->entries[e].inner->destroy(x->inner[e]);
@@ -147,4 +149,18 @@ mica_status micah_inner_dense(micah_replay *r) {
     if (*value < 0) return *value;
   }
   return MICA_OK;
+}
+
+void micah_inner_clear(mica_executor *x, int32_t e, int operand, int64_t count, int32_t axis, int64_t first,
+                       int64_t parts) {
+  const mica_port *port = micah_inner_port(x->args[e], operand);
+  const mica_wire *w = &port->d;
+  if (!w->data || (w->flags & MICA_ADD) || parts < 1) return;
+  const int32_t *offsets = axis < 0 ? NULL : port->offsets;
+  int64_t size = (int64_t)mica_dtype_size(w->dtype), tasks = micah_rows(x, x->program->entries[e].level);
+  int64_t rows = axis < 0 ? parts : ((const micah_inner_args *)x->args[e])->dim[1 + axis];
+  for (int64_t b = 0; b < tasks; b++) {
+    char *at = micak_same_slot(w, offsets, b) ? NULL : micak_task(w, offsets, b);
+    if (at) memset(at + first * count * size, 0, (size_t)(micak_rows(offsets, b, rows) * count * size));
+  }
 }

@@ -61,5 +61,9 @@ mica_status micah_inner_sizes(mica_executor *x, int32_t entry, mica_executor *in
 mica_status micah_inner_dense(micah_replay *replay);
 /* bind a port's wire to the same or another wire of a value of the subprogram */
 mica_status micah_inner_bind(mica_executor *inner, mica_value value, int bit, const mica_wire *wire, uint32_t flags);
+/* set a port's cotangent that nothing is written to to zero, unless it adds: `count` elements of each row; over the
+ * rows of the subprogram's axis, or (axis < 0) parts [first, first + parts) of that size */
+void micah_inner_clear(mica_executor *x, int32_t entry, int operand, int64_t count, int32_t axis, int64_t first,
+                       int64_t parts);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef MICA_MICA_H
 #define MICA_MICA_H
 
+#include "mica/adapt.h"
 #include "mica/context.h"
 #include "mica/family.h"
 #include "mica/keys.h"

@@ -33,6 +33,7 @@ typedef struct bench {
   int64_t        index_range;
   double         recompute;
   int            per_task;              /* parameters have their own place for each task */
+  int            params_only;           /* no derivatives of inputs */
   int            n_params, n_inputs, n_outputs;
   int64_t        param_count;
   double        *param[4];              /* v d t td, in double; the block times tasks if per_task */
@@ -135,7 +136,7 @@ static inline void bench_run(mica_context *context, bench *b) {
   mica_value v;
   for (int i = 0; (v = mica_program_get_param(b->program, i)) >= 0; i++) wants[n_wants++] = v;
   for (int i = 0; i < b->n_inputs; i++)
-    if (!b->index[i]) wants[n_wants++] = mica_program_get_input(b->program, i);
+    if (!b->index[i] && !b->params_only) wants[n_wants++] = mica_program_get_input(b->program, i);
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   options.backend = b->backend;
   options.dtype = b->dtype;
@@ -165,7 +166,7 @@ static inline void bench_run(mica_context *context, bench *b) {
       OK(mica_executor_set_value(x, value, MICA_V, &wire));
       continue;
     }
-    for (int w = 0; w < wires; w++) {
+    for (int w = 0; w < (b->params_only ? 1 : wires); w++) {
       t[n] = to_type(b->input[i][w], b->input_count[i], b->dtype);
       mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
       OK(mica_executor_set_value(x, value, wire_bits[w], &wire));

@@ -1,0 +1,111 @@
+/* adapt.h: inner loops that adapt parameters to each task, and their hypergradients.
+ *
+ * a step program maps (theta, state, meta-parameters, data) to (theta, state): usually the gradient of an inner loss
+ * (mica_program_grad) and an update of each parameter; mica_adapt_step builds it. mica_program_adapt runs it `steps`
+ * times for every task at once, each task with its own theta, as one entry of a program. its result feeds an outer
+ * loss; the program's backward pass gives the hypergradient by the method that was named. */
+#ifndef MICA_ADAPT_H
+#define MICA_ADAPT_H
+
+#include "mica/program.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* how the sweep back through the inner loop is computed */
+enum {
+  MICA_ADAPT_UNROLLED,           /* exact: reverse sweep through every step, forward over reverse inside a step */
+  MICA_ADAPT_TRUNCATED,          /* through the last `last` steps only (Shaban et al. 2019); the starting values get no
+                                  * cotangent unless last >= steps */
+  MICA_ADAPT_IMPLICIT,           /* at F(theta, phi) = 0: a linear solve a task (Rajeswaran et al. 2019) */
+  MICA_ADAPT_FORWARD             /* exact: tangents of a few numbers carried along, none for the starting values */
+};
+
+/* solvers of the implicit method for (dF/dtheta + damping)^T v = u, each task by itself */
+enum {
+  MICA_SOLVE_CG,                 /* conjugate gradients: dF/dtheta symmetric and positive definite, as of a minimum */
+  MICA_SOLVE_NEUMANN,            /* v = rate x the sum over j < iterations of (1 - rate (dF/dtheta + damping))^j u */
+  MICA_SOLVE_DENSE               /* the whole matrix and its factors; small theta, any matrix that has an inverse */
+};
+
+typedef struct mica_adapt_options {
+  size_t              size;      /* sizeof(mica_adapt_options) */
+  int64_t             steps;     /* >= 1 */
+  int32_t             method;
+  int32_t             checkpoints; /* 1: keep about sqrt(steps) of the theta_k and step through again between them */
+  int64_t             last;      /* truncated: steps */
+  /* implicit: a sealed program with output F.<carry input> for each adapted value; its inputs and parameters are some
+   * of the step program's, by name */
+  const mica_program *optimality;
+  int32_t             solver;
+  int64_t             iterations; /* most of CG; terms of Neumann */
+  /* CG: a task has converged at |residual| <= tolerance x |u|; others are flagged and contribute nothing. 0: exactly
+   * `iterations` steps, all of them used */
+  double              tolerance;
+  double              damping, rate;
+} mica_adapt_options;
+#define MICA_ADAPT_OPTIONS_INIT                                                                                       \
+  { sizeof(mica_adapt_options), 1, MICA_ADAPT_UNROLLED, 0, 1, NULL, MICA_SOLVE_CG, 20, 1e-6, 0, 0.1 }
+
+/* append an inner loop. binds name the step program's inputs and parameters as in mica_program_call; a value with one
+ * more dim in front, of size `steps`, gives step k its k-th part. carry pairs as in mica_program_scan: a step input or
+ * parameter, whose bound value is where every task starts, and the output that replaces it. other outputs of the step
+ * program have one row a task. outputs: last.<carry output> after the last step, and every other output of the step
+ * program, (steps, ...). jvp is MICA_ERR_UNSUPPORTED. */
+MICA_API mica_value mica_program_adapt(mica_program *program, const char *name, const mica_program *step,
+                                       const mica_adapt_options *options, int32_t n, const mica_bind *binds,
+                                       int32_t n_carry, const mica_carry *carry);
+
+/* what the last sweep back of an implicit entry did; index: n-th adapt entry of the executor's program */
+typedef struct mica_adapt_report {
+  const char    *path;
+  int64_t        tasks, unconverged;
+  const int32_t *iterations;     /* (tasks) */
+  const double  *residual;       /* (tasks) |residual| / |u| */
+  const uint8_t *converged;      /* (tasks) 0: flagged, contributed nothing */
+} mica_adapt_report;
+MICA_API mica_status mica_adapt_get_report(const mica_executor *executor, int32_t index, mica_adapt_report *out);
+
+/* ---- step programs of an inner loss and an update ---- */
+
+enum { MICA_RATE_ONE, MICA_RATE_TENSOR, MICA_RATE_ELEMENT }; /* one rate; one each parameter tensor; one each element */
+
+typedef struct mica_step_options {
+  size_t      size;              /* sizeof(mica_step_options) */
+  const char *update;            /* "sgd", "momentum" or "adam" */
+  const char *trained;           /* parameters that are adapted: names with commas between, * is any text; "all" */
+  int32_t     rates;             /* MICA_RATE_* */
+  int32_t     first_order;       /* 1: derivatives stop at the gradient, by name and not by accident (FOMAML) */
+  int32_t     proximal;          /* 1: the loss has proximal / 2 |theta - anchor|^2 added (Rajeswaran et al. 2019) */
+  double      momentum;          /* of "momentum": m' = momentum m + g, theta' = theta - rate m' */
+  double      beta1, beta2, eps; /* of "adam", whose root is of (v + eps^2), differentiable at 0 */
+} mica_step_options;
+#define MICA_STEP_OPTIONS_INIT                                                                                        \
+  { sizeof(mica_step_options), "sgd", "all", MICA_RATE_ONE, 0, 0, 0.9, 0.9, 0.999, 1e-8 }
+
+/* a step program and what an adapt entry must know of it */
+typedef struct mica_step {
+  mica_program     *program;
+  mica_program     *optimality;  /* F.<parameter>: the gradient, with the proximal term */
+  int32_t           n_trained, n_carry;
+  const mica_value *trained;     /* (n_trained) parameters of the loss program */
+  const mica_carry *carry;       /* (n_carry) trained parameters first, then the update's states */
+  const double     *start;       /* (n_carry) starting value of a state; NaN of a parameter */
+} mica_step;
+
+/* `loss`: a sealed program whose output `output` is one number a task. the step program's inputs: those and the
+ * parameters of `loss`, by name; the states of the update; rate (one) or rate.<parameter>; with the proximal term
+ * proximal and anchor.<parameter>. outputs: next.<carry input>, and loss before the step. */
+MICA_API mica_status mica_step_create(mica_context *context, const mica_program *loss, const char *output,
+                                      const mica_step_options *options, mica_step **out);
+MICA_API void        mica_step_destroy(mica_step *step);
+
+/* append an adapt entry for a step: binds as in mica_program_adapt, without the states, which start as they must */
+MICA_API mica_value mica_program_adapt_step(mica_program *program, const char *name, const mica_step *step,
+                                            const mica_adapt_options *options, int32_t n, const mica_bind *binds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
