@@ -84,7 +84,7 @@ class Build:
         return self.compile[source][:1]
 
     def check_ops(self, scratch, name, runner):
-        """check_ops with the copy's version of kernels/`name`; None when it does not compile"""
+        """check_ops with the copy's version of kernels/`name`: (program, None) or (None, why it does not compile)"""
         replaced, jobs = {}, []
         for source in self.affected(name):
             copy = os.path.join(scratch, os.path.relpath(source, SOURCES))
@@ -105,11 +105,16 @@ class Build:
         for words in jobs:
             done = runner(words)
             if done.returncode:
-                return None
+                return None, first_error(done)
         program = os.path.join(scratch, "check_ops")
         words = [program if w == "bin/check_ops" else replaced.get(w, w) for w in self.link]
         done = runner(words)
-        return program if done.returncode == 0 else None
+        return (None, first_error(done)) if done.returncode else (program, None)
+
+
+def first_error(done):
+    lines = [w for w in done.stderr.splitlines() if "error" in w or "undefined" in w]
+    return "does not compile: " + (lines[0].strip() if lines else done.stderr.strip()[:200])
 
 
 def drop_depfile(words):
@@ -197,8 +202,8 @@ def main():
                 else:
                     with open(path, "w") as file:
                         file.write(text)
-                    program = build.check_ops(scratch, name, runner)
-                    why = check(program, ops) if program else "does not compile"
+                    program, why = build.check_ops(scratch, name, runner)
+                    why = check(program, ops) if program else why
                     verdict = "STALE" if not program else "caught" if why else "SURVIVED"
             bad += verdict != "caught"
             results.append({"room": room, "file": name, "ops": ops, "old": old, "new": new, "verdict": verdict, "by": why})
