@@ -60,7 +60,7 @@ mica_status micah_config_check_keys(const micah_section *section, const mica_key
 mica_status micah_config_error(const micah_section *section, const char *key, mica_status status, const char *format,
                                ...) __attribute__((format(printf, 4, 5)));
 /* put file, line and dotted key before the present mica_last_error(), unless it names the config file already; returns
- * status. */
+ * status, with INVALID, SHAPE and NOT_FOUND as ERR_CONFIG: what a configuration asked for is its fault. */
 mica_status micah_config_blame(const micah_section *section, const char *key, mica_status status);
 
 /* the whole resolved tree as YAML; reading it again gives the same values. paths are written absolute. */

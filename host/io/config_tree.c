@@ -127,6 +127,8 @@ mica_status micah_config_error(const micah_section *section, const char *key, mi
 
 mica_status micah_config_blame(const micah_section *section, const char *key, mica_status status) {
   const char *name = section->config->name, *message = mica_last_error();
+  /* what a configuration asked for is the configuration's fault */
+  if (status == MICA_ERR_INVALID || status == MICA_ERR_SHAPE || status == MICA_ERR_NOT_FOUND) status = MICA_ERR_CONFIG;
   size_t n = strlen(name);
   if (!strncmp(message, name, n) && message[n] == ':') return status;
   char path[300], text[700];
