@@ -168,11 +168,26 @@ static mica_status list_fields(work *w) {
   return status;
 }
 
+/* initial weights, and the other meta-parameters of an inner loop apart from them */
+static mica_status list_values(work *w) {
+  mica_status status = MICA_OK;
+  int32_t n = micah_graph_n_params(&w->graph);
+  for (int32_t i = 0; status >= 0 && i < n; i++) {
+    mica_value_info info;
+    status = micah_graph_param(&w->graph, i, &info);
+    int meta = status >= 0 && !strncmp(info.name, MICAH_INNER_PREFIX, strlen(MICAH_INNER_PREFIX));
+    if (status >= 0)
+      status = micah_list_add(&w->list, meta ? "meta/" : "init/", info.name, w->dtype, info.rank, info.shape,
+                              (const char *)w->params + (size_t)info.offset * mica_dtype_size(w->dtype));
+  }
+  return status;
+}
+
 static mica_status write_file(work *w, const mica_grad_options *o) {
   int64_t tasks = w->feed.count;
   char number[32];
   mica_status status = micak_convert(w->grad_dtype, w->loss_out, MICA_F64, w->loss, tasks);
-  if (status >= 0) status = micah_list_params(&w->list, &w->graph, "init/", w->dtype, w->params);
+  if (status >= 0) status = list_values(w);
   if (status >= 0) status = list_fields(w);
   if (status >= 0) status = micah_list_add(&w->list, "", "loss", w->grad_dtype, 1, &tasks, w->loss_out);
   if (status >= 0) status = micah_list_params(&w->list, &w->graph, "grad/", w->grad_dtype, w->grad);

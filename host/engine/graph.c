@@ -25,13 +25,18 @@ mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int3
     out->input[i] =
         mica_program_input(p, f->name, f->dtype, axis < 0 ? MICA_NO_AXIS : out->axis[axis], f->rank, f->shape);
   }
-  int32_t target_axis = tasks->field_axis[tasks->target];
-  int64_t longest = target_axis < 0 ? 1 : tasks->longest[target_axis];
-  out->prediction = job->model->build(p, job->model_config, tasks->fields, out->input, tasks->n_fields, longest,
-                                      tasks->outputs);
   const char *at_fault = "model";
-  status = out->prediction < 0 ? out->prediction : MICA_OK;
-  if (status >= 0) {
+  if (job->settings.inner.steps > 0) {
+    at_fault = "inner";
+    status = micah_inner_build(job, tasks, out);
+  } else {
+    int32_t target_axis = tasks->field_axis[tasks->target];
+    int64_t longest = target_axis < 0 ? 1 : tasks->longest[target_axis];
+    out->prediction = job->model->build(p, job->model_config, tasks->fields, out->input, tasks->n_fields, longest,
+                                        tasks->outputs);
+    status = out->prediction < 0 ? out->prediction : MICA_OK;
+  }
+  if (status >= 0 && job->settings.inner.steps == 0) {
     at_fault = "loss";
     out->loss = job->loss->build(p, job->loss_config, out->prediction, out->input[tasks->target],
                                  tasks->weight < 0 ? -1 : out->input[tasks->weight]);

@@ -84,7 +84,7 @@ mica_status micah_settings_note_nominal(micah_config *config) {
 }
 
 mica_status micah_settings_fill(micah_config *config, micah_settings *out) {
-  static const char *const sections[] = { "family", "model", "loss", "optimizer", "schedule", "plugins" };
+  static const char *const sections[] = { "family", "model", "loss", "optimizer", "schedule", "plugins", "inner" };
   memset(out, 0, sizeof *out);
   micah_section *root = micah_config_root(config), *optimizer, *schedule;
   mica_status status = micah_config_fill(root, micah_top_keys, micah_n_top_keys, sections, MICA_COUNT(sections), out);
@@ -92,6 +92,7 @@ mica_status micah_settings_fill(micah_config *config, micah_settings *out) {
   if (status >= 0) status = micah_config_fill(optimizer, micah_optimizer_keys, micah_n_optimizer_keys, NULL, 0, out);
   if (status >= 0) status = micah_config_section(root, "schedule", 0, &schedule);
   if (status >= 0) status = micah_config_fill(schedule, micah_schedule_keys, micah_n_schedule_keys, NULL, 0, out);
+  if (status >= 0) status = micah_inner_fill(root, &out->inner);
   if (status < 0) return status;
   if (out->nominal == 0) out->nominal = out->steps;
   if (out->device != 0)

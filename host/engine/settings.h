@@ -2,7 +2,7 @@
 #ifndef MICAH_ENGINE_SETTINGS_H
 #define MICAH_ENGINE_SETTINGS_H
 
-#include "host/io/config.h"
+#include "host/engine/inner.h"
 
 enum { MICAH_SCHEDULE_COSINE, MICAH_SCHEDULE_LINEAR, MICAH_SCHEDULE_CONSTANT };
 
@@ -19,6 +19,7 @@ typedef struct micah_settings {
   /* schedule */
   int64_t     schedule, nominal;     /* nominal: steps that the schedule is written for */
   double      warmup, min_ratio;
+  micah_inner_settings inner;
 } micah_settings;
 
 extern const mica_key micah_top_keys[], micah_optimizer_keys[], micah_schedule_keys[];

@@ -11,9 +11,10 @@
 extern "C" {
 #endif
 
-/* what a field is to a model. INPUT: rows of numbers or tokens; TARGET: what to predict at each row; WEIGHT: loss weight
- * of each row (F32, may be 0); INFO: neither (latent truth, for reports). */
-enum { MICA_FIELD_INPUT, MICA_FIELD_TARGET, MICA_FIELD_WEIGHT, MICA_FIELD_INFO };
+/* what a field is to a model. INPUT: rows of numbers or tokens; TARGET: what to predict at each row; WEIGHT: loss
+ * weight of each row (F32, may be 0); INFO: neither (latent truth, for reports); SUPPORT: support_NAME, what an inner
+ * loop adapts to in place of query_NAME (or NAME). */
+enum { MICA_FIELD_INPUT, MICA_FIELD_TARGET, MICA_FIELD_WEIGHT, MICA_FIELD_INFO, MICA_FIELD_SUPPORT };
 
 typedef struct mica_field {
   const char *name;              /* "tokens", "target", "weight" */

@@ -26,8 +26,8 @@ MICA_API void        mica_program_destroy(mica_program *program);
 MICA_API int32_t mica_program_axis(mica_program *program, const char *name, int32_t parent);
 
 /* how a parameter starts: drawn by Philox keyed by (seed, name, element) */
-enum { MICA_INIT_ZERO, MICA_INIT_ONE, MICA_INIT_NORMAL, MICA_INIT_UNIFORM };
-typedef struct mica_init { int32_t kind; double scale; } mica_init; /* NORMAL: std; UNIFORM: [-scale, scale] */
+enum { MICA_INIT_ZERO, MICA_INIT_ONE, MICA_INIT_NORMAL, MICA_INIT_UNIFORM, MICA_INIT_CONSTANT };
+typedef struct mica_init { int32_t kind; double scale; } mica_init; /* NORMAL: std; UNIFORM: +- scale; CONSTANT: it */
 
 /* names are paths, "layers.0.attn.qkv.weight", as in PyTorch's state_dict. decay: weight decay applies. */
 MICA_API mica_value mica_program_param(mica_program *program, const char *name, int32_t rank, const int64_t *shape,

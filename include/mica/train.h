@@ -165,7 +165,7 @@ typedef struct mica_grad_options {
   size_t      size;                  /* sizeof(mica_grad_options) */
   mica_source source;
   const char *weights;               /* safetensors; NULL: initial weights of the configuration */
-  const char *out;                   /* safetensors to write: init/NAME, fields by name, loss, grad/NAME, hvp/NAME */
+  const char *out;                   /* safetensors to write: init/NAME, meta/NAME, fields, loss, grad/NAME, hvp/NAME */
   const char *direction;             /* safetensors with dir/NAME, or NULL: no hvp */
   int32_t     dtype;                 /* MICA_F32 on the CPU kernels; MICA_F64 and MICA_BF16 on the reference */
   int64_t     first;                 /* number of the first task of the batch */

@@ -54,8 +54,8 @@ mica_status micak_init_param(int dtype, void *data, int64_t first, int64_t count
   enum { PURPOSE_INIT = 0x696e6974 }; /* "init": apart from every other use of a key */
   if (!is_real(dtype)) return mica_error(MICA_ERR_INVALID, "parameter '%s': no initial values of type %s", name,
                                          mica_dtype_name(dtype));
-  if (init.kind == MICA_INIT_ZERO || init.kind == MICA_INIT_ONE) {
-    micak_fill(dtype, data, count, init.kind == MICA_INIT_ONE);
+  if (init.kind == MICA_INIT_ZERO || init.kind == MICA_INIT_ONE || init.kind == MICA_INIT_CONSTANT) {
+    micak_fill(dtype, data, count, init.kind == MICA_INIT_CONSTANT ? init.scale : init.kind == MICA_INIT_ONE);
     return MICA_OK;
   }
   if (init.kind != MICA_INIT_NORMAL && init.kind != MICA_INIT_UNIFORM)
