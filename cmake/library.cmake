@@ -30,9 +30,14 @@ target_link_libraries(mica_ref PRIVATE mica_flags)
 target_compile_options(mica_ref PRIVATE -ffp-contract=off -fno-fast-math)
 add_library(mica_ops OBJECT ${op_sources})
 target_link_libraries(mica_ops PRIVATE mica_flags PkgConfig::CJSON)
+target_compile_options(mica_ops PRIVATE -ffp-contract=off)
 
 # each CPU kernel file is compiled once for each instruction set; kernels/common/isa.h picks at run time
 set(cpu_objects "")
+set(isa_optimise $<$<NOT:$<CONFIG:Debug>>:-O3>)
+if(MICA_SANITIZE)
+  set(isa_optimise "")  # instrumented code takes minutes a file at -O3
+endif()
 set(isa_flags_portable "")
 set(isa_flags_avx2 -mavx2 -mfma -mf16c)
 set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512)
@@ -45,8 +50,7 @@ foreach(isa ${MICA_ISAS})
   target_link_libraries(mica_cpu_${isa} PRIVATE mica_flags)
   string(TOUPPER ${isa} upper)
   target_compile_definitions(mica_cpu_${isa} PRIVATE MICAK_ISA=${isa} MICAK_ISA_${upper}=1)
-  target_compile_options(mica_cpu_${isa} PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3> -ffp-contract=fast
-    ${isa_flags_${isa}})
+  target_compile_options(mica_cpu_${isa} PRIVATE ${isa_optimise} -ffp-contract=fast ${isa_flags_${isa}})
   list(APPEND cpu_objects $<TARGET_OBJECTS:mica_cpu_${isa}>)
 endforeach()
 
@@ -54,6 +58,8 @@ file(GLOB host_sources CONFIGURE_DEPENDS host/device/*.c host/program/*.c host/m
   host/io/*.c host/engine/*.c)
 add_library(mica_host OBJECT ${host_sources})
 target_link_libraries(mica_host PRIVATE mica_flags PkgConfig::YAML PkgConfig::CJSON)
+# tasks are drawn and predicted here: the same bits whatever the compiler likes to contract
+target_compile_options(mica_host PRIVATE -ffp-contract=off)
 
 set(mica_objects $<TARGET_OBJECTS:mica_ops> $<TARGET_OBJECTS:mica_ref> ${cpu_objects} $<TARGET_OBJECTS:mica_host>)
 set(mica_links PkgConfig::YAML PkgConfig::CJSON ${MICA_GEMM_LIBRARIES} Threads::Threads ${CMAKE_DL_LIBS} ${MICA_M})

@@ -91,7 +91,7 @@ static void unrolled(void **state) {
   OK(mica_program_create(context, "unrolled", &p));
   mica_value x[STEPS];
   for (int t = 0; t < STEPS; t++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "x%d", t);
     x[t] = mica_program_input(p, name, MICA_F32, MICA_NO_AXIS, 1, two);
   }
@@ -111,7 +111,7 @@ static void unrolled(void **state) {
     both[t] = op2(p, name, "mul", NULL, "a", now, "b", sum);
   }
   for (int t = 0; t < STEPS; t++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "b%d", t);
     OK(mica_program_output(p, name, both[t]));
     snprintf(name, sizeof name, "g%d", t);
