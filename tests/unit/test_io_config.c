@@ -167,9 +167,9 @@ static void test_required(void **state) {
   assert_int_equal(micah_config_error(section, "name", MICA_ERR_NOT_FOUND, "no family '%s'", text), MICA_ERR_NOT_FOUND);
   assert_string_equal(mica_last_error(), "conf/x.yaml:2:9: family.name: no family 'x'");
   mica_error(MICA_ERR_SHAPE, "odd heads");
-  assert_int_equal(micah_config_blame(section, NULL, MICA_ERR_SHAPE), MICA_ERR_SHAPE);
+  assert_int_equal(micah_config_blame(section, NULL, MICA_ERR_SHAPE), MICA_ERR_CONFIG);
   assert_string_equal(mica_last_error(), "conf/x.yaml:2:3: family: odd heads");
-  assert_int_equal(micah_config_blame(section, "name", MICA_ERR_SHAPE), MICA_ERR_SHAPE);
+  assert_int_equal(micah_config_blame(section, "name", MICA_ERR_SHAPE), MICA_ERR_CONFIG);
   assert_string_equal(mica_last_error(), "conf/x.yaml:2:3: family: odd heads");
   micah_config_destroy(config);
 }
