@@ -32,16 +32,16 @@ static void compare(const ck_case *c, int o, int w, const double *got, int64_t g
       scale = fmax(scale, fabs(y));
     }
   ck_note("%s %s: off by %.2e", ck_wire_name(c, o, w), what, worst / scale);
-  ck_check(worst <= BOUND * scale, "%s %s is off by %.2e of scale (bound %.0e)", ck_wire_name(c, o, w), what, worst / scale,
-           BOUND);
+  ck_check(worst <= BOUND * scale, "%s %s is off by %.2e of scale (bound %.0e)", ck_wire_name(c, o, w), what,
+           worst / scale, BOUND);
 }
 
 void ck_check_same(const mica_op *op, const char *before, const char *set) {
   ck_case a, b;
   ck_data x = { 0 }, y = { 0 };
   memset(&b, 0, sizeof b);
-  if (ck_check(ck_case_make(op, before, (ck_sizes){ 0 }, &a) >= 0 && ck_case_make(op, set, (ck_sizes){ 0 }, &b) >= 0, "%s",
-               mica_last_error())) {
+  if (ck_check(ck_case_make(op, before, (ck_sizes){ 0 }, &a) >= 0 && ck_case_make(op, set, (ck_sizes){ 0 }, &b) >= 0,
+               "%s", mica_last_error())) {
     int equal = a.B == b.B;
     for (int o = 0; o < op->n_operands; o++) equal &= a.o[o].elems == b.o[o].elems && a.o[o].present == b.o[o].present;
     if (ck_check(equal, "it says that it is the same as the case before, but the sizes or operands differ")) {
@@ -52,7 +52,8 @@ void ck_check_same(const mica_op *op, const char *before, const char *set) {
         for (int o = 0; o < op->n_operands; o++)
           for (int w = 0; w < CK_WIRES; w++)
             if (x.x[o][w] && y.x[o][w])
-              compare(&b, o, w, y.x[o][w], b.o[o].elems, x.x[o][w], a.o[o].elems, a.o[o].elems, "against the case before");
+              compare(&b, o, w, y.x[o][w], b.o[o].elems, x.x[o][w], a.o[o].elems, a.o[o].elems,
+                      "against the case before");
     }
   }
   ck_free(&x);
@@ -78,7 +79,8 @@ static void carry(const ck_case *from, const ck_data *x, int o, int w, const ck_
 }
 
 /* inputs and cotangents of rows [first, first + rows) */
-static void take_part(const ck_case *whole, const ck_data *x, const ck_case *part, int64_t first, int64_t rows, ck_data *y) {
+static void take_part(const ck_case *whole, const ck_data *x, const ck_case *part, int64_t first, int64_t rows,
+                      ck_data *y) {
   for (int o = 0; o < whole->op->n_operands; o++)
     for (int w = 0; w < CK_WIRES; w++) {
       int64_t count = rows, at = part_of(whole, o, first, &count);
@@ -104,7 +106,8 @@ static void compare_parts(const ck_case *whole, const ck_data *x, const ck_case 
       if (has_rows) continue;
       int state = carried(whole, o) >= 0, p = (role & MICA_IN) ? 0 : 1; /* a state's end belongs to one part */
       double *sum = ck_at(&part[p], &y[p], o, w);
-      for (int64_t i = 0; !state && (role & MICA_IN) && i < whole->B * whole->o[o].elems; i++) sum[i] += y[1].x[o][w][i];
+      for (int64_t i = 0; !state && (role & MICA_IN) && i < whole->B * whole->o[o].elems; i++)
+        sum[i] += y[1].x[o][w][i];
       compare(whole, o, w, sum, whole->o[o].elems, x->x[o][w], whole->o[o].elems, whole->o[o].elems, "cut in two");
     }
   }

@@ -18,7 +18,7 @@ int64_t micak_memory_chunks(const micak_memory *m) {
 /* ---- scratch ---- */
 
 enum { ROWS_K = 1, ROWS_V, ROWS_C, ROWS_1 };
-enum { ONCE, KEPT, STEPS };                  /* one copy; one a chunk in the faces that walk back; one a token of a chunk */
+enum { ONCE, KEPT, STEPS };                  /* copies: one; one a chunk on the way back; one a token */
 enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8 }; /* needed: always, or only if all of these hold */
 typedef struct buffer_row {
   uint8_t rows, cols, copies, panels, needs;
@@ -48,7 +48,7 @@ static const buffer_row buffers[MICAK_M_COUNT] = {
 void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout) {
   int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, recurrent = m->form == MICAK_MEMORY_RECURRENT;
   int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, C = micak_memory_chunk(m);
-  int64_t n[] = { 0, m->K, m->V + m->normal, C, 1 }, copies[] = { 1, back ? micak_memory_chunks(m) : 1, C };
+  int64_t n[] = { 0, m->K, m->V + m->keys, C, 1 }, copies[] = { 1, back ? micak_memory_chunks(m) : 1, C };
   int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0);
   layout->total = 0;
   for (int i = 0; i < MICAK_M_COUNT; i++) {
@@ -76,7 +76,7 @@ int micak_memory_sums(const micak_memory *m, int face) {
 /* multiplications and additions of one (task, head) pair */
 static double pair_flop(const micak_memory *m, int face) {
   static const double times[MICA_NFACE] = { 1, 3, 3, 8 };
-  double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->normal), C = (double)micak_memory_chunk(m);
+  double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->keys), C = (double)micak_memory_chunk(m);
   double token = (m->delta ? 6 : 4) * K * V;
   if (m->form == MICAK_MEMORY_CHUNKED) token += C * (K + V) * (m->delta ? 2 : 1);
   if (m->decay) token += m->form == MICAK_MEMORY_RECURRENT ? K * V : 3 * C * K;
@@ -105,7 +105,7 @@ void micak_memory_cost(const micak_memory *m, int face, double *flop, double *by
 
 mica_status micak_memory_check(const micak_memory *m) {
   if (m->H == 0 || m->K == 0 || m->V == 0 || m->K > MICAK_MEMORY_MOST || m->V > MICAK_MEMORY_MOST)
-    return mica_error(MICA_ERR_SHAPE, "%s: H = %lld, K = %lld, V = %lld, expected at least one head and 1 <= K, V <= %d",
+    return mica_error(MICA_ERR_SHAPE, "%s: H = %lld, K = %lld, V = %lld, expected at least one head, 1 <= K, V <= %d",
                       m->name, (long long)m->H, (long long)m->K, (long long)m->V, MICAK_MEMORY_MOST);
   return MICA_OK;
 }

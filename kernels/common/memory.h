@@ -5,7 +5,7 @@
  *   e_t = v_t - P_t' k_t             (delta rules; else e_t = v_t)
  *   S_t = P_t + k_t (beta_t e_t)'    (beta absent: 1)
  *   o_t = S_t' q_t
- * with a normaliser, S has one more column that sums the keys, and out_t = o_t / (its reading + eps). */
+ * with `keys`, S has one more column that sums the keys; with `divide`, out_t = o_t / (its reading + eps). */
 #ifndef MICA_KERNELS_COMMON_MEMORY_H
 #define MICA_KERNELS_COMMON_MEMORY_H
 
@@ -19,7 +19,8 @@ typedef struct micak_memory {
   const char      *name;
   int64_t          B, T, H, K, V;
   int64_t          form, chunk;              /* chunk: 0 = by shape */
-  int              delta, decay, normal;     /* of the rule: delta or additive; kind of decay; with a normaliser */
+  int              delta, decay;             /* of the rule: delta or additive; kind of decay */
+  int              keys, divide;             /* S has one more column, the sum of keys; outputs are divided by it */
   double           eps;
   const mica_port *q, *k, *v, *beta, *a;     /* (B,T,H,K), (B,T,H,K), (B,T,H,V), (B,T,H), (B,T,H) or (B,T,H,K) */
   const mica_port *state_in, *state_out;     /* (B,H,K,V) */
@@ -31,8 +32,11 @@ enum { MICAK_MEMORY_MOST = 256 };            /* K and V */
 
 /* products C = A B: what is known to be zero, or need not be computed */
 enum { MICAK_MM_FULL, MICAK_MM_LOWER_C, MICAK_MM_LOWER_A, MICAK_MM_UPPER_A };
-/* what a view shows: rows of (B,T,H,.), a state (B,H,K,V), its normaliser (B,H,K) */
-enum { MICAK_VIEW_ROWS, MICAK_VIEW_STATE, MICAK_VIEW_NORM };
+/* what a view shows: rows of (B,T,H,.), the same with one column for all (B,T,H,1), a state (B,H,K,V), its sum of keys
+ * (B,H,K) */
+enum { MICAK_VIEW_ROWS, MICAK_VIEW_FACTOR, MICAK_VIEW_STATE, MICAK_VIEW_NORM };
+/* axes of a wire: of the head, of rows, of columns (-1: stride 0) */
+static const int8_t micak_view_axis[4][3] = { { 1, 0, 2 }, { 1, 0, -1 }, { 0, 1, 2 }, { 0, 1, -1 } };
 
 /* tokens of a chunk; recurrent: tokens between two kept states */
 int64_t micak_memory_chunk(const micak_memory *m);
@@ -51,7 +55,7 @@ typedef struct micak_memory_layout {
   int64_t at[MICAK_M_COUNT], size[MICAK_M_COUNT], ld[MICAK_M_COUNT], panel[MICAK_M_COUNT]; /* elements */
   int64_t total;
 } micak_memory_layout;
-/* rows are padded to whole vectors of `vw` elements; transposed matrices lie in panels of 2 vw columns (vw = 1: plain) */
+/* rows are padded to whole vectors of `vw` elements; transposed matrices lie in panels of 2 vw columns (1: plain) */
 void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout);
 
 /* does an output of this face sum over tasks? then a unit is a head of all tasks in order, else a (task, head) pair */

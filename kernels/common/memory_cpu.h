@@ -53,13 +53,13 @@ static inline void memory_transpose1(int64_t rows, int64_t cols, const float *fr
 
 typedef micak_plane memory_view;
 static inline memory_view memory_view_of(const mica_port *port, int bit, int kind, int64_t b, int64_t h) {
-  /* axes of the head, of rows and of columns: (B,T,H,D), (B,H,K,V), (B,H,K) */
-  static const int8_t axis[3][3] = { { 1, 0, 2 }, { 0, 1, 2 }, { 0, 1, 3 } };
+  const int8_t *axis = micak_view_axis[kind];
   if (!port) return (memory_view){ NULL, 0, 0, 0 };
   const mica_wire *w = micak_wire((mica_port *)(uintptr_t)port, bit);
   if (!w->data) return (memory_view){ NULL, 0, 0, 0 };
-  memory_view v = micak_plane_at(w, kind ? NULL : port->offsets, b, w->stride[axis[kind][1]], w->stride[axis[kind][2]]);
-  if (v.at) v.at += h * w->stride[axis[kind][0]];
+  memory_view v = micak_plane_at(w, kind < MICAK_VIEW_STATE ? port->offsets : NULL, b, w->stride[axis[1]],
+                                 axis[2] < 0 ? 0 : w->stride[axis[2]]);
+  if (v.at) v.at += h * w->stride[axis[0]];
   return v;
 }
 static inline float memory_view_get(const memory_view *v, int64_t r) { return v->at[r * v->row]; }
@@ -92,7 +92,8 @@ static void memory_store(const memory_view *v, int64_t at, int64_t n, int64_t co
 #include "common/memory_chunk.inc"
 #include "common/memory_steps.inc"
 
-/* ---- products: tiles of gemm.h. what is zero in a triangle is skipped by whole row tiles; a zero term changes no bit of a finite sum ---- */
+/* ---- products: tiles of gemm.h. what is zero in a triangle is skipped by whole row tiles; a zero term changes no bit
+ * of a finite sum ---- */
 static void memory_mm1(int shape, int64_t m, int64_t n, int64_t k, const float *a, int64_t row, int64_t term,
                        const float *b, int64_t ldb, int64_t panel, float *c, int64_t ldc, int add) {
   const float *rows[GEMM_MR];

@@ -4,8 +4,8 @@
  *   out_t = S_t' q_t                  normalise=yes: out_t = S_t' q_t / (z_t' q_t + eps)
  *
  * q, k (B,T,H,K), v, out (B,T,H,V), 1 <= K, V <= 256, K and V independent; heads are independent. state_in, state_out
- * (B,H,K,V): S before the first token (absent: 0) and after the last; norm_in, norm_out (B,H,K): z, only with
- * normalise=yes. no scale, no feature map: both belong before (room feature_map). the token itself is read: row t sees
+ * (B,H,K,V): S before the first token (absent: 0) and after the last; norm_in, norm_out (B,H,K): z, whether it
+ * divides or not. no scale, no feature map: both belong before (room feature_map). the token itself is read: row t sees
  * tokens 0..t and the state before.
  * form: chunked computes tokens in chunks of `chunk` (0: by shape) by matrix products, recurrent token by token; the
  * same function. rows may be packed: the sequences of all tasks one after another, each starting from its own state_in;

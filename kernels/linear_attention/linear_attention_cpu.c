@@ -4,8 +4,7 @@
 
 static mica_status run(const mica_exec *exec, const void *args, int face, int64_t first, int64_t count) {
   micak_memory m = linear_attention_memory(args);
-  mica_status status = linear_attention_ports(args);
-  return status < 0 ? status : memory_run(exec, &m, face, first, count);
+  return memory_run(exec, &m, face, first, count);
 }
 CPU_KERNEL(linear_attention_forward) { return run(exec, args, MICA_FORWARD, first, count); }
 CPU_KERNEL(linear_attention_backward) { return run(exec, args, MICA_BACKWARD, first, count); }

@@ -5,18 +5,16 @@
 #include "common/memory.h"
 #include "linear_attention/linear_attention.h"
 
-static inline micak_memory linear_attention_memory(const mica_linear_attention_args *a) {
-  return (micak_memory){ .name = "linear_attention", .B = a->B, .T = a->T, .H = a->H, .K = a->K, .V = a->V,
-                         .form = a->form, .chunk = a->chunk, .normal = a->normalise != 0, .eps = a->eps, .q = &a->q,
-                         .k = &a->k, .v = &a->v, .state_in = &a->state_in, .state_out = &a->state_out,
-                         .norm_in = a->normalise ? &a->norm_in : NULL, .norm_out = a->normalise ? &a->norm_out : NULL,
-                         .out = &a->out };
+static inline int linear_attention_bound(const mica_port *port) {
+  return port->v.data || port->d.data || port->t.data || port->td.data;
 }
-/* the ports of z mean nothing without a normaliser */
-static inline mica_status linear_attention_ports(const mica_linear_attention_args *a) {
-  if (a->normalise || (!a->norm_in.v.data && !a->norm_out.v.data)) return MICA_OK;
-  return mica_error(MICA_ERR_INVALID, "linear_attention: norm_in or norm_out is bound, but normalise is no; set "
-                    "normalise=yes or leave them out");
+static inline micak_memory linear_attention_memory(const mica_linear_attention_args *a) {
+  /* z is carried where somebody looks at it */
+  int z = a->normalise || linear_attention_bound(&a->norm_in) || linear_attention_bound(&a->norm_out);
+  return (micak_memory){ .name = "linear_attention", .B = a->B, .T = a->T, .H = a->H, .K = a->K, .V = a->V,
+                         .form = a->form, .chunk = a->chunk, .keys = z, .divide = a->normalise != 0, .eps = a->eps,
+                         .q = &a->q, .k = &a->k, .v = &a->v, .state_in = &a->state_in, .state_out = &a->state_out,
+                         .norm_in = z ? &a->norm_in : NULL, .norm_out = z ? &a->norm_out : NULL, .out = &a->out };
 }
 
 #endif

@@ -73,7 +73,7 @@ static const mica_case cases[] = {
   { "B=2 T=7 H=2 K=5 V=3 form=recurrent chunk=3" PLAIN, MICA_CASE_PACKED | MICA_CASE_SAME },
   { "B=2 T=7 H=1 K=4 V=9 chunk=4 normalise=yes eps=0.01", MICA_CASE_PACKED },
   { "B=2 T=7 H=1 K=4 V=9 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
-  { "B=1 T=1 H=1 K=1 V=1" PLAIN, 0 },
+  { "B=1 T=1 H=1 K=1 V=1", 0 },
   { "B=1 T=17 H=1 K=16 V=8 chunk=16 normalise=yes state_in=none norm_in=none", 0 },
   { "B=1 T=17 H=1 K=16 V=8 form=recurrent normalise=yes state_in=none norm_in=none", MICA_CASE_SAME },
   { "B=1 T=64 H=1 K=4 V=17 chunk=13" PLAIN, 0 },
