@@ -159,6 +159,28 @@ for _form in ("recurrent", "chunked chunk=2"):
            {**_QKV, "state_in": (2, 2, 3, 2), "norm_in": (2, 2, 3)}, out="out", saved=("state_out", "norm_out"),
            domain={"q": "positive", "k": "positive", "norm_in": "positive"})(
         lambda q, k, v, s, z: memory(q, k, v, state=s, norm=z, normalise=True, eps=0.125))
+_RATES = {"beta": (2, 3, 2)}
+for _form in ("recurrent", "chunked chunk=2"):
+    golden("delta_rule", f"B=2 T=3 H=2 K=3 V=2 form={_form}", {**_QKV, **_RATES, "state_in": (2, 2, 3, 2)}, out="out",
+           saved=("state_out",))(lambda q, k, v, beta, s: memory(q, k, v, beta, state=s, delta=True))
+    golden("delta_rule", f"B=2 T=3 H=2 K=3 V=2 beta=none form={_form}", _QKV, out="out", saved=("state_out",))(
+        lambda q, k, v: memory(q, k, v, delta=True))
+    for _a in (1, 3):
+        golden("gated_delta", f"B=2 T=3 H=2 K=3 V=2 A={_a} form={_form}",
+               {**_QKV, **_RATES, "decay": (2, 3, 2, _a), "state_in": (2, 2, 3, 2)}, out="out", saved=("state_out",))(
+            lambda q, k, v, beta, decay, s: memory(q, k, v, beta, decay, s, delta=True))
+
+
+# ---- feature maps ----
+def dpfp(x, nu):
+    r = torch.cat([torch.relu(x), torch.relu(-x)], -1)
+    return torch.cat([r * torch.roll(r, i, -1) for i in range(1, nu + 1)], -1)
+
+
+for _map, _f in {"identity": lambda x: x * 1, "elu1": lambda x: F.elu(x) + 1, "dpfp nu=2": lambda x: dpfp(x, 2),
+                 "softmax": lambda x: torch.softmax(x, -1),
+                 "silu_l2 eps=0.25": lambda x: F.silu(x) / torch.sqrt((F.silu(x) ** 2).sum(-1, keepdim=True) + 0.25)}.items():
+    golden("feature_map", f"B=2 T=2 H=2 D=3 map={_map}", {"x": (2, 2, 2, 3)}, domain={"x": "away0"})(_f)
 
 # ---- embedding, positions ----
 TOKENS = torch.tensor([[1, 3, 1], [0, 0, 2]])

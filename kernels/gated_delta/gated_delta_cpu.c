@@ -1,0 +1,12 @@
+/* gated_delta on the CPU: the memory of common/memory_cpu.h, a (task, head) pair a unit */
+#include "common/memory_cpu.h"
+#include "gated_delta/gated_delta_internal.h"
+
+static mica_status run(const mica_exec *exec, const void *args, int face, int64_t first, int64_t count) {
+  micak_memory m = gated_delta_memory(args);
+  return memory_run(exec, &m, face, first, count);
+}
+CPU_KERNEL(gated_delta_forward) { return run(exec, args, MICA_FORWARD, first, count); }
+CPU_KERNEL(gated_delta_backward) { return run(exec, args, MICA_BACKWARD, first, count); }
+CPU_KERNEL(gated_delta_jvp) { return run(exec, args, MICA_JVP, first, count); }
+CPU_KERNEL(gated_delta_backward_jvp) { return run(exec, args, MICA_BACKWARD_JVP, first, count); }
