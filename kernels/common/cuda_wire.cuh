@@ -1,0 +1,59 @@
+/* cuda_wire.cuh: wires and ports as device code sees them. slots and offsets are device data: launchers must not look at
+ * them, kernels find tasks and lengths here. no op logic.
+ *
+ * an output wire sums the tasks of equal slot in task order: the block of the first task of a slot does all of them
+ *   if (wire_follows(w, offsets, b)) return;
+ *   for (k = b; wire_in_group(w, offsets, b, k, B); k++) ...
+ * so results need no atomics and depend neither on B nor on the order of blocks. */
+#ifndef MICA_KERNELS_COMMON_CUDA_WIRE_CUH
+#define MICA_KERNELS_COMMON_CUDA_WIRE_CUH
+
+#include "common/cuda_launch.h"
+
+__device__ __forceinline__ int64_t wire_slot(const mica_wire &w, int64_t b) { return w.slot ? w.slot[b] : b; }
+
+/* elements from data to task b; -1: the wire is absent or the slot is -1 (reads zero, writes nothing) */
+__device__ __forceinline__ int64_t wire_place(const mica_wire &w, const int32_t *offsets, int64_t b) {
+  if (!w.data) return -1;
+  int64_t s = wire_slot(w, b);
+  if (s < 0) return -1;
+  return offsets ? offsets[s] * w.stride[0] : s * w.task_stride;
+}
+/* where task b of an f32 wire begins; NULL as above */
+__device__ __forceinline__ float *wire_task(const mica_wire &w, const int32_t *offsets, int64_t b) {
+  int64_t place = wire_place(w, offsets, b);
+  return place < 0 ? NULL : static_cast<float *>(w.data) + place;
+}
+/* rows of task b, the size of whose longest is given */
+__device__ __forceinline__ int64_t wire_rows(const int32_t *offsets, int64_t b, int64_t longest) {
+  return offsets ? offsets[b + 1] - offsets[b] : longest;
+}
+/* does task b write the same place as the one before? */
+__device__ __forceinline__ bool wire_follows(const mica_wire &w, const int32_t *offsets, int64_t b) {
+  if (b == 0) return false;
+  if (!w.slot) return !offsets && w.task_stride == 0;
+  return w.slot[b] == w.slot[b - 1];
+}
+/* is task k >= b still of the slot that task b is the first of? */
+__device__ __forceinline__ bool wire_in_group(const mica_wire &w, const int32_t *offsets, int64_t b, int64_t k,
+                                              int64_t tasks) {
+  return k < tasks && (k == b || wire_follows(w, offsets, k));
+}
+/* an element of an index port, from the port's task place */
+__device__ __forceinline__ int64_t wire_index(const mica_wire &w, int64_t at) {
+  if (w.dtype == MICA_I32) return static_cast<const int32_t *>(w.data)[at];
+  if (w.dtype == MICA_I64) return static_cast<const int64_t *>(w.data)[at];
+  return static_cast<const uint8_t *>(w.data)[at];
+}
+/* overwrite or add, as the wire says */
+__device__ __forceinline__ void wire_store(const mica_wire &w, float *at, double value) {
+  *at = w.flags & MICA_ADD ? (float)((double)*at + value) : (float)value;
+}
+
+/* host: may this wire be read and written 16 bytes at a time along rows of `columns`? */
+static inline bool wire_by_four(const mica_wire &w, const int32_t *offsets, int64_t columns) {
+  return w.dtype == MICA_F32 && w.stride[1] == 1 && columns % 4 == 0 && w.stride[0] % 4 == 0 &&
+         (offsets || w.task_stride % 4 == 0) && (uintptr_t)w.data % 16 == 0;
+}
+
+#endif
