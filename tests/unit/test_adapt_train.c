@@ -1,0 +1,250 @@
+/* inner loops in training: gradient files against central differences and against a network written out by hand, the
+ * same bits for any threads and launches, settings that make no sense */
+#include "engine_support.h"
+
+#include <math.h>
+
+#include "host/io/safetensors.h"
+
+static const char maml_config[] =
+    "family: {name: few_shot_sinusoid, support: 4, query: 3}\n"
+    "model: {name: mlp, layers: 1, width: 5, activation: tanh}\n"
+    "inner: {steps: 2, lr: 0.05}\n"
+    "optimizer: {lr: 1e-2}\n"
+    "schedule: {name: constant, warmup: 0}\n"
+    "steps: 12\nbatch: 8\ngrain: 2\nseed: 3\nthreads: 2\nlog_every: 5\ncheckpoint_every: 7\n";
+
+static const char *config_file(const char *text) {
+  const char *path = in_folder("maml.yaml");
+  write_text(path, text);
+  return path;
+}
+
+/* gradient file of a batch */
+static double gradient(const char *const *overrides, int n, const char *weights, const char *out) {
+  mica_grad_options o = MICA_GRAD_OPTIONS_INIT;
+  double loss;
+  o.source = source_of(in_folder("maml.yaml"), NULL, overrides, n);
+  o.dtype = MICA_F64, o.out = out, o.weights = weights;
+  CHECK(mica_grad(&o, &loss));
+  return loss;
+}
+
+static const double *tensor(const micah_safetensors *file, const char *name, int64_t *count) {
+  const micah_tensor *t = micah_safetensors_find(file, name);
+  if (!t) fail_msg("no tensor %s", name);
+  if (count) *count = micah_tensor_count(t);
+  return t->data;
+}
+
+/* weights moved by h x direction; the slope that the gradient promises */
+static double move(const micah_safetensors *file, double h, const char *path, const char *only) {
+  micah_tensor list[32];
+  double *data[32], slope = 0;
+  char names[32][64];
+  int64_t n = 0;
+  uint64_t state = 5;
+  for (int64_t i = 0; i < micah_safetensors_count(file); i++) {
+    const micah_tensor *t = micah_safetensors_get(file, i);
+    if (strncmp(t->name, "init/", 5) && strncmp(t->name, "meta/", 5)) continue;
+    int64_t count = micah_tensor_count(t);
+    snprintf(names[n], sizeof names[n], "grad/%s", t->name + 5);
+    const double *d = tensor(file, names[n], NULL);
+    data[n] = malloc((size_t)count * sizeof(double));
+    for (int64_t k = 0; k < count; k++) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      double way = strncmp(names[n] + 5, only, strlen(only)) ? 0 : (double)(state >> 40) / (1 << 23) - 1;
+      data[n][k] = ((const double *)t->data)[k] + h * way;
+      slope += way * d[k];
+    }
+    list[n] = *t;
+    list[n].name = names[n] + 5, list[n].data = data[n];
+    n++;
+  }
+  CHECK(micah_safetensors_write(path, list, n, NULL, 0));
+  for (int64_t i = 0; i < n; i++) free(data[i]);
+  return slope;
+}
+
+static void check_differences(const char *const *overrides, int n, const char *only, double tolerance) {
+  micah_safetensors *file;
+  double h = 1e-5;
+  gradient(overrides, n, NULL, in_folder("g.safetensors"));
+  CHECK(micah_safetensors_open(in_folder("g.safetensors"), &file));
+  double slope = move(file, h, in_folder("up.safetensors"), only);
+  double up = gradient(overrides, n, in_folder("up.safetensors"), NULL);
+  move(file, -h, in_folder("down.safetensors"), only);
+  double down = gradient(overrides, n, in_folder("down.safetensors"), NULL);
+  micah_safetensors_close(file);
+  double difference = (up - down) / (2 * h);
+  if (!(fabs(difference - slope) <= tolerance * (1 + fabs(slope))) || !(fabs(slope) > 1e-4))
+    fail_msg("%s: slope %.12g, differences %.12g", n ? overrides[n - 1] : "default", slope, difference);
+}
+
+static void exact_methods(void **state) {
+  (void)state;
+  config_file(maml_config);
+  static const struct { const char *only; const char *set[6]; } cases[] = {
+    { "", { "inner.method=unrolled" } },
+    { "", { "inner.steps=5", "inner.checkpoints=yes", "inner.trained=layers.1.*" } },
+    { "", { "inner.update=momentum", "inner.learn_rates=yes", "inner.rates=tensor" } },
+    { "", { "inner.update=adam", "inner.eps=1e-2", "inner.learn_rates=yes", "inner.per_step=yes",
+            "inner.rates=element" } },
+    { "", { "inner.proximal=0.5", "inner.learn_proximal=yes", "inner.trained=*.bias" } },
+    { "inner.", { "inner.method=forward", "inner.learn_rates=yes", "inner.rates=tensor" } },
+    /* at the solution; the inner loop must get there */
+    { "", { "inner.method=implicit", "inner.steps=3000", "inner.proximal=1", "inner.learn_proximal=yes",
+            "inner.iterations=60", "inner.tolerance=1e-11" } },
+    { "", { "inner.method=implicit", "inner.steps=3000", "inner.proximal=1", "inner.solver=dense" } },
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int n = 0;
+    while (n < 6 && cases[i].set[n]) n++;
+    check_differences(cases[i].set, n, cases[i].only, 1e-6);
+  }
+}
+
+/* the support loss of the network by hand, mean over its points, summed over tasks */
+static double by_hand(const micah_safetensors *file, const double *w0, const double *b0, const double *w1,
+                      const double *b1) {
+  int64_t rows;
+  const double *x = tensor(file, "support_x", &rows), *y = tensor(file, "support_y", NULL);
+  double sum = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    double out = b1[0];
+    for (int k = 0; k < 5; k++) out += w1[k] * tanh(w0[k] * x[r] + b0[k]);
+    sum += (out - y[r]) * (out - y[r]) / 4;
+  }
+  return sum;
+}
+
+/* Reptile's direction after one step is rate x the gradient of the support's loss: it never looks at the query */
+static void reptile_direction(void **state) {
+  (void)state;
+  config_file(maml_config);
+  const char *set[] = { "inner.method=reptile", "inner.steps=1" };
+  micah_safetensors *file;
+  double loss = gradient(set, 2, NULL, in_folder("g.safetensors"));
+  CHECK(micah_safetensors_open(in_folder("g.safetensors"), &file));
+  double w[4][5];
+  static const char *const names[] = { "layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias" };
+  for (int i = 0; i < 4; i++) {
+    char name[64];
+    int64_t count;
+    snprintf(name, sizeof name, "init/%s", names[i]);
+    const double *v = tensor(file, name, &count);
+    memcpy(w[i], v, (size_t)count * sizeof *v);
+  }
+  for (int i = 0; i < 4; i++) {
+    char name[64];
+    int64_t count;
+    snprintf(name, sizeof name, "grad/%s", names[i]);
+    const double *d = tensor(file, name, &count);
+    for (int64_t k = 0; k < count; k++) {
+      double h = 1e-5, at = w[i][k];
+      w[i][k] = at + h;
+      double up = by_hand(file, w[0], w[1], w[2], w[3]);
+      w[i][k] = at - h;
+      double down = by_hand(file, w[0], w[1], w[2], w[3]);
+      w[i][k] = at;
+      double expected = 0.05 * (up - down) / (2 * h) / 8;
+      if (!(fabs(d[k] - expected) < 1e-9 * (1 + fabs(expected))))
+        fail_msg("%s[%d]: %.12g, expected %.12g", names[i], (int)k, d[k], expected);
+    }
+  }
+  /* the value is the query's loss all the same */
+  set[0] = "inner.method=unrolled";
+  double exact = gradient(set, 2, NULL, NULL);
+  assert_true(fabs(exact - loss) < 1e-12);
+  micah_safetensors_close(file);
+}
+
+static float *train(const char *const *overrides, int n, int64_t *count, double *first, double *last) {
+  mica_source s = source_of(in_folder("maml.yaml"), NULL, overrides, n);
+  mica_trainer *t;
+  mica_progress p;
+  CHECK(mica_trainer_create(&s, 0, &t));
+  for (int64_t i = 0; i == 0 || p.step < p.steps; i++) {
+    CHECK(mica_trainer_step(t, &p));
+    if (i == 0) *first = p.loss;
+  }
+  *last = p.loss;
+  float *w = weights_of(t, count);
+  mica_trainer_destroy(t);
+  return w;
+}
+
+static void same_bits(void **state) {
+  (void)state;
+  config_file(maml_config);
+  static const char *const methods[] = { "inner.method=unrolled", "inner.method=first_order", "inner.method=reptile",
+                                         "inner.method=implicit" };
+  for (int m = 0; m < 4; m++) {
+    const char *a[] = { methods[m], "inner.proximal=0.1", "launch=1", "threads=1" };
+    const char *b[] = { methods[m], "inner.proximal=0.1", "launch=4", "threads=3" };
+    int64_t n;
+    double first, last;
+    float *one = train(a, 4, &n, &first, &last), *other = train(b, 4, &n, &first, &last);
+    assert_memory_equal(one, other, (size_t)n * sizeof *one);
+    free(one);
+    free(other);
+  }
+}
+
+static void training_learns_to_adapt(void **state) {
+  (void)state;
+  config_file(maml_config);
+  const char *set[] = { "steps=600", "batch=32", "grain=32", "model.width=32", "inner.learn_rates=yes",
+                        "inner.rates=tensor", "family.support=10" };
+  int64_t n;
+  double first, last;
+  free(train(set, 7, &n, &first, &last));
+  if (!(last < 0.6 * first)) fail_msg("loss %g after, %g before", last, first);
+}
+
+static void wrong_settings(void **state) {
+  (void)state;
+  config_file(maml_config);
+  static const struct { const char *text, *set[2]; } cases[] = {
+    { "gives the adapted weights' initial values no gradient", { "inner.method=truncated" } },
+    { "needs inner.proximal above 0", { "inner.method=implicit" } },
+    { "does not depend on the rates", { "inner.method=implicit", "inner.learn_rates=yes" } },
+    { "no parameter of inner fits 'head'", { "inner.trained=head" } },
+    { "expected at most steps", { "inner.method=truncated", "inner.last=9" } },
+    { "inner.step", { "inner.step=3" } },
+    { "support_NAME", { "family.name=sinusoid" } },
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int n = cases[i].set[1] ? 2 : 1;
+    const char *set[] = { cases[i].set[0], cases[i].set[1], NULL };
+    if (i == 6) {  /* a family without a support */
+      config_file("family: {name: sinusoid}\nmodel: {name: mlp}\ninner: {steps: 1}\nsteps: 1\nbatch: 2\n");
+      n = 0;
+    }
+    if (i == 1 || i == 2) set[1] = i == 2 ? "inner.proximal=1" : NULL;
+    const char *both[] = { set[0], set[1], "inner.learn_rates=yes" };
+    if (i == 2) n = 3;
+    mica_source s = source_of(in_folder("maml.yaml"), NULL, both, n);
+    mica_trainer *t = NULL;
+    mica_status status = mica_trainer_create(&s, 0, &t);
+    if (status >= 0 || !strstr(mica_last_error(), cases[i].text))
+      fail_msg("case %d: status %d, message '%s', expected '%s'", (int)i, status, mica_last_error(), cases[i].text);
+  }
+  /* a third derivative is refused, never wrong */
+  config_file(maml_config);
+  gradient(NULL, 0, NULL, in_folder("g.safetensors"));
+  mica_grad_options o = MICA_GRAD_OPTIONS_INIT;
+  o.source = source_of(in_folder("maml.yaml"), NULL, NULL, 0);
+  o.direction = in_folder("g.safetensors"), o.out = in_folder("h.safetensors");
+  double loss;
+  assert_int_equal(mica_grad(&o, &loss), MICA_ERR_UNSUPPORTED);
+  assert_non_null(strstr(mica_last_error(), "jvp of an inner loop"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test(exact_methods), cmocka_unit_test(reptile_direction), cmocka_unit_test(same_bits),
+    cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
+  };
+  return cmocka_run_group_tests(tests, make_folder, drop_folder);
+}
