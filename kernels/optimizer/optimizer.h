@@ -39,4 +39,34 @@ void   micak_adamw_step_ref(const micak_adamw *settings, int64_t n, const double
                             double *p);
 double micak_norm2_ref(const float *x, int64_t n);
 
+/* ---- the same on a CUDA stream (builds with a CUDA backend): device memory, nothing is read back. the bits are those
+ * of the CPU copies that have fma: the same lanes, the same trees. failed launches are MICA_ERR_DEVICE. ---- */
+
+/* a stretch of the flat block; decay 0: none */
+typedef struct micak_stretch {
+  int64_t first, count;
+  int32_t decay;
+} micak_stretch;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* one update of `count` stretches, none longer than `longest`; `stretches` is device memory. factor (1), or NULL, is
+ * multiplied into settings->scale */
+mica_status micak_adamw_cuda(void *stream, const micak_adamw *settings, const micak_stretch *stretches, int64_t count,
+                             int64_t longest, const double *factor, const float *gradient, float *m, float *v,
+                             float *p);
+mica_status micak_tree_add_cuda(void *stream, float *a, const float *b, int64_t n);
+mica_status micak_norm2_blocks_cuda(void *stream, const float *x, int64_t n, double *sums);
+/* leaves the total in sums[0] */
+mica_status micak_norm2_tree_cuda(void *stream, double *sums, int64_t count);
+/* norm[0] = scale sqrt(*norm2); norm[1] = clip > 0 and norm[0] > clip ? clip / norm[0] : 1, a factor for
+ * micak_adamw_cuda */
+mica_status micak_clip_cuda(void *stream, const double *norm2, double scale, double clip, double *norm);
+/* ors 1 into *bad unless all of x are finite */
+mica_status micak_finite_cuda(void *stream, const float *x, int64_t n, int32_t *bad);
+#ifdef __cplusplus
+}
+#endif
+
 #endif
