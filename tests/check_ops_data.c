@@ -132,14 +132,31 @@ void ck_copy(const ck_case *c, const ck_data *from, ck_data *to) {
       if (from->x[o][w]) memcpy(ck_at(c, to, o, w), from->x[o][w], (size_t)(c->B * c->o[o].elems) * sizeof(double));
 }
 
-/* all wires of task b become task `at` of another case, as many rows as that one has */
+/* all wires of task b become task `at` of another case: as many rows as that one has, of every axis what both have */
 void ck_copy_task(const ck_case *from, const ck_data *d, int64_t b, const ck_case *to, ck_data *out, int64_t at) {
   for (int o = 0; o < from->op->n_operands; o++) {
-    int64_t have = ck_elems(from, o, b), want = ck_elems(to, o, at);
-    for (int w = 0; w < CK_WIRES; w++)
-      if (d->x[o][w])
-        memcpy(ck_at(to, out, o, w) + at * to->o[o].elems, d->x[o][w] + b * from->o[o].elems,
-               (size_t)(have < want ? have : want) * sizeof(double));
+    const ck_operand *x = &from->o[o], *y = &to->o[o];
+    int64_t last = x->rank > 1 ? x->n[x->rank - 1] : 1, run = x->rank > 1 ? y->n[x->rank - 1] : 1;
+    int64_t want = ck_elems(to, o, at), index[MICA_MAX_RANK] = { 0 };
+    for (int w = 0; w < CK_WIRES; w++) {
+      if (!d->x[o][w]) continue;
+      const double *source = d->x[o][w] + b * x->elems;
+      double *target = ck_at(to, out, o, w) + at * y->elems;
+      memset(index, 0, sizeof index);
+      for (int64_t e = 0; e < want; e += run) { /* a row of the last axis at a time */
+        int64_t place = 0, inside = 1;
+        for (int i = 1; i < x->rank - 1; i++) {
+          place = place * x->n[i] + index[i];
+          inside &= index[i] < x->n[i];
+        }
+        if (inside && place * last < ck_elems(from, o, b))
+          memcpy(target + e, source + place * last, (size_t)(run < last ? run : last) * sizeof(double));
+        for (int i = x->rank - 2; i >= 1; i--) {
+          if (++index[i] < y->n[i]) break;
+          index[i] = 0;
+        }
+      }
+    }
   }
 }
 

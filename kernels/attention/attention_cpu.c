@@ -149,6 +149,7 @@ static void look_ahead(ahead_list *list, const mica_attention_args *a, int face,
 
 static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a, int face, down_fn unit, int64_t first,
                              int64_t count) {
+  if (attention_general(a)) return attention_refused();
   int64_t tiles_each = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE;
   int sums = attention_sums(a, face);
   for (int64_t u = first; u < first + count; u++) {

@@ -259,6 +259,7 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
 
 static mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, int second, int64_t first,
                            int64_t count) {
+  if (attention_general(a)) return attention_refused();
   int sums = attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD);
   for (int64_t u = first; u < first + count; u++) {
     int64_t g = u % a->G, b = u / a->G;

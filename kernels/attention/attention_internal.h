@@ -12,6 +12,14 @@ static inline int64_t attention_visible(const mica_attention_args *a, int64_t i,
   return n < 0 ? 0 : n > S ? S : n;
 }
 
+/* masks and biases that the CPU kernels do not compute yet */
+static inline int attention_general(const mica_attention_args *a) {
+  return a->mask > MICA_ATTENTION_FULL || a->bias.v.data || a->slopes.v.data || a->block_mask.v.data;
+}
+static inline mica_status attention_refused(void) {
+  return mica_error(MICA_ERR_UNSUPPORTED, "attention on the cpu: mask=causal and full without bias, slopes and block_mask");
+}
+
 /* key head of query head h, and the query heads [*h0, *h1) of key head g */
 static inline int64_t attention_key_head(const mica_attention_args *a, int64_t h) { return h * a->G / a->H; }
 static inline void attention_query_heads(const mica_attention_args *a, int64_t g, int64_t *h0, int64_t *h1) {
@@ -20,6 +28,7 @@ static inline void attention_query_heads(const mica_attention_args *a, int64_t g
 }
 
 enum {
+  ATTENTION_HEAD = 256,                      /* largest head size */
   ATTENTION_STRIP = 6,                       /* rows of a register tile */
   ATTENTION_TILE = 192,                      /* query rows of one forward unit */
   ATTENTION_ROWS = 48,                       /* query rows of a backward block */

@@ -8,37 +8,70 @@ extern const mica_op mica_op_attention;
 #define AT(field) offsetof(mica_attention_args, field)
 
 static const mica_dim attention_dims[] = {
-  { "B", AT(B) }, { "T", AT(T) }, { "S", AT(S) }, { "H", AT(H) }, { "G", AT(G) }, { "D", AT(D) },
+  { "B", AT(B) }, { "T", AT(T) }, { "S", AT(S) }, { "H", AT(H) }, { "G", AT(G) },
+  { "D", AT(D) }, { "P", AT(P) }, { "Q", AT(Q) }, { "I", AT(I) }, { "J", AT(J) },
 };
+enum { MOST = 1 << 30 };
 static const mica_param attention_params[] = {
-  { "mask", MICA_PARAM_CHOICE, AT(mask), MICA_ATTENTION_CAUSAL, 0, 1, "causal|full",
-    "keys a row sees: up to its own position counted from the end, or all" },
+  { "mask", MICA_PARAM_CHOICE, AT(mask), MICA_ATTENTION_CAUSAL, 0, 4, "causal|full|prefix|context|window",
+    "keys a row sees: up to its own; all; the first N or up to its own; the first N and its own; the last `window`" },
+  { "prefix", MICA_PARAM_INT, AT(prefix), 0, 0, MOST, NULL, "N of mask=prefix and context without prefix_lengths" },
+  { "window", MICA_PARAM_INT, AT(window), 0, 0, MOST, NULL, "keys of mask=window, the row's own among them" },
+  { "block_q", MICA_PARAM_INT, AT(block_q), 1, 1, MOST, NULL, "rows of a block of block_mask" },
+  { "block_k", MICA_PARAM_INT, AT(block_k), 1, 1, MOST, NULL, "keys of a block of block_mask" },
 };
+#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
+#define READS_INDEX MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V)
+#define EXTRA (MICA_IN | MICA_OPTIONAL | MICA_PARAM)
 static const mica_operand attention_operands[] = {
-  { "q", "B T H D", AT(q), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
-    MICA_ANY, NULL, "queries" },
-  { "k", "B S G D", AT(k), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
-    MICA_ANY, NULL, "keys" },
-  { "v", "B S G D", AT(v), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
-    MICA_ANY, NULL, "values" },
-  { "scale", "B H", AT(scale), MICA_IN | MICA_OPTIONAL | MICA_PARAM,
-    MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN, MICA_ANY, NULL,
+  { "q", "B T H D", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "queries" },
+  { "k", "B S G D", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "keys" },
+  { "v", "B S G D", AT(v), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "values" },
+  { "bias", "B H P Q", AT(bias), EXTRA, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
+    "added to the scores, P >= T, Q >= S; -inf hides a key" },
+  { "slopes", "B H", AT(slopes), EXTRA, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
+    "times the distance of a key is taken from its score (ALiBi)" },
+  { "scale", "B H", AT(scale), EXTRA, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
     "factor of the scores of each head; absent: 1 / sqrt(D)" },
+  { "prefix_lengths", "B", AT(prefix_lengths), MICA_INDEX | MICA_OPTIONAL, READS_INDEX, MICA_WRITES_NONE, MICA_RANGE,
+    "S", "N of mask=prefix and context, task by task; absent: the setting prefix" },
+  { "block_mask", "B I J", AT(block_mask), MICA_INDEX | MICA_OPTIONAL, READS_INDEX, MICA_WRITES_NONE, MICA_MASK, NULL,
+    "0 hides a block of block_q rows x block_k keys" },
   { "out", "B T H D", AT(out), MICA_OUT, MICA_READS(0, MICA_V | MICA_D, 0, MICA_V | MICA_T | MICA_D | MICA_TD),
     MICA_WRITES_OUT, MICA_ANY, NULL, "weighted values" },
   { "lse", "B T H", AT(lse), MICA_SAVED, MICA_READS(0, MICA_V, MICA_V, MICA_V | MICA_T), MICA_WRITES_SAVED, MICA_ANY,
     NULL, "log of the sum of exp of a row's scores; 0 where it sees no key" },
 };
 
+/* sizes of bias and block_mask: at least what T and S ask for; 0 where the operand is known to be absent */
+static mica_status cover(int64_t *size, const char *name, int64_t need, int absent) {
+  if (*size < 0) *size = absent ? 0 : need;
+  if (absent || *size >= need) return MICA_OK;
+  return mica_error(MICA_ERR_SHAPE, "attention: %s is %lld, expected at least %lld", name, (long long)*size,
+                    (long long)need);
+}
+static int64_t blocks(int64_t n, int64_t size) { return n < 0 ? -1 : (n + size - 1) / size; }
+
 static mica_status attention_infer(void *args) {
-  const mica_attention_args *a = args;
-  if (a->D == 0 || a->G == 0 || a->H == 0)
-    return mica_error(MICA_ERR_SHAPE, "attention: H = %lld, G = %lld, D = %lld, expected at least one head of at "
-                      "least one element", (long long)a->H, (long long)a->G, (long long)a->D);
+  mica_attention_args *a = args;
+  if (a->D == 0 || a->D > ATTENTION_HEAD || a->G == 0 || a->H == 0)
+    return mica_error(MICA_ERR_SHAPE, "attention: H = %lld, G = %lld, D = %lld, expected at least one head of 1 to %d "
+                      "elements", (long long)a->H, (long long)a->G, (long long)a->D, ATTENTION_HEAD);
   if (a->H > 0 && a->G > a->H)
     return mica_error(MICA_ERR_SHAPE, "attention: %lld key heads for %lld query heads, expected at most as many",
                       (long long)a->G, (long long)a->H);
-  return MICA_OK;
+  if (a->mask == MICA_ATTENTION_WINDOW && a->window < 1)
+    return mica_error(MICA_ERR_INVALID, "attention: mask=window with window=%lld, expected window=N, N >= 1",
+                      (long long)a->window);
+  if (a->prefix_lengths.v.data && a->mask != MICA_ATTENTION_PREFIX && a->mask != MICA_ATTENTION_CONTEXT)
+    return mica_error(MICA_ERR_INVALID, "attention: prefix_lengths is given, but the mask is neither prefix nor context");
+  /* nothing is bound yet: sizes as if all were there */
+  int no_bias = a->q.v.data && !a->bias.v.data, no_mask = a->q.v.data && !a->block_mask.v.data;
+  mica_status status = cover(&a->P, "P (rows of bias)", a->T, no_bias);
+  if (status >= 0) status = cover(&a->Q, "Q (keys of bias)", a->S, no_bias);
+  if (status >= 0) status = cover(&a->I, "I (row blocks of block_mask)", blocks(a->T, a->block_q), no_mask);
+  if (status >= 0) status = cover(&a->J, "J (key blocks of block_mask)", blocks(a->S, a->block_k), no_mask);
+  return status;
 }
 
 /* ---- cuts and scratch (floats; vectors of up to 16) ---- */
@@ -47,10 +80,13 @@ static int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 static int64_t stride_of(int64_t n) { return padded(n) + 16; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* (row, key) pairs of one head */
 static double pairs(const mica_attention_args *a) {
-  double T = (double)a->T, S = (double)a->S;
-  if (a->mask == MICA_ATTENTION_FULL) return T * S;
-  return T <= S ? T * (S - T) + T * (T + 1) / 2 : S * (S + 1) / 2;
+  double T = (double)a->T, S = (double)a->S, N = (double)least(a->prefix, a->S), W = (double)least(a->window, a->S);
+  double causal = T <= S ? T * (S - T) + T * (T + 1) / 2 : S * (S + 1) / 2;
+  if (a->prefix_lengths.v.data) N = S / 2;
+  const double count[] = { causal, T * S, causal + N * N / 2, T * (N + 1), W * T };
+  return count[a->mask] < T * S ? count[a->mask] : T * S;
 }
 static int64_t grain_of(double flop) { return flop > 1e5 ? 1 : (int64_t)(1e5 / (flop + 1)) + 1; }
 
@@ -71,7 +107,7 @@ static void split_up(const mica_attention_args *a, int face, int wanted, mica_sp
   int64_t held = a->S <= block ? rows : heads * a->T;
   int64_t side = 3 * keys * D + 2 * D * ld + 2 * (rows + 16) * D + 2 * rows * ld + held * D + 2 * heads + 256;
   split->units = wanted ? (sums ? 1 : a->B) * a->G : 0;
-  double flop = (second ? 22 : 10) * pairs(a) * (double)a->D * (double)heads;
+  double flop = (second ? 24 : 10) * pairs(a) * (double)a->D * (double)heads;
   split->grain = grain_of(sums ? flop * (double)a->B : flop);
   split->scratch_bytes = (size_t)(second ? 2 * side : side) * sizeof(float);
   split->rows = 0;
@@ -89,7 +125,7 @@ static void split_backward_jvp(const void *args, mica_split *split) {
 
 static void attention_cost(const void *args, int face, double *flop, double *bytes) {
   const mica_attention_args *a = args;
-  static const double products[MICA_NFACE] = { 4, 10, 10, 22 }, moved[MICA_NFACE] = { 2, 5, 4, 10 };
+  static const double products[MICA_NFACE] = { 4, 10, 10, 24 }, moved[MICA_NFACE] = { 2, 5, 4, 10 };
   *flop = products[face] * pairs(a) * (double)(a->D * a->H * a->B);
   *bytes = moved[face] * (double)(a->B * a->D) * (double)(a->T * a->H + a->S * a->G) * sizeof(float);
 }
@@ -107,20 +143,24 @@ static const mica_kernel attention_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_attention_backward_jvp_cpu, split_backward_jvp },
 };
 
+#define NO_BIAS " bias=none slopes=none"
+#define NO_MASK " prefix_lengths=none block_mask=none"
+#define PLAIN NO_BIAS NO_MASK
+#define BARE " scale=none" PLAIN
 static const mica_case attention_cases[] = {
-  { "B=3 T=7 S=7 H=2 G=2 D=8 scale=none", MICA_CASE_PACKED },
-  { "B=2 T=5 S=9 H=5 G=2 D=3", MICA_CASE_PACKED },
-  { "B=2 T=9 S=5 H=3 G=1 D=33 mask=full", 0 },
-  { "B=1 T=9 S=4 H=1 G=1 D=16", 0 },
-  { "B=1 T=1 S=1 H=1 G=1 D=1 scale=none", 0 },
-  { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full scale=none", 0 },
-  { "B=1 T=50 S=260 H=1 G=1 D=2", 0 },
-  { "B=1 T=5 S=270 H=3 G=1 D=4", 0 },
-  { "B=1 T=210 S=300 H=2 G=1 D=4", MICA_CASE_SLOW },
-  { "B=64 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH },
-  { "B=256 T=32 S=32 H=2 G=2 D=64 scale=none", MICA_CASE_BENCH },
-  { "B=512 T=82 S=82 H=8 G=8 D=32 scale=none", MICA_CASE_BENCH | MICA_CASE_SLOW },
-  { "B=4 T=1024 S=1024 H=8 G=8 D=64 scale=none", MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=3 T=7 S=7 H=2 G=2 D=8" BARE, MICA_CASE_PACKED },
+  { "B=2 T=5 S=9 H=5 G=2 D=3" PLAIN, MICA_CASE_PACKED },
+  { "B=2 T=9 S=5 H=3 G=1 D=33 mask=full" PLAIN, 0 },
+  { "B=1 T=9 S=4 H=1 G=1 D=16" PLAIN, 0 },
+  { "B=1 T=1 S=1 H=1 G=1 D=1" BARE, 0 },
+  { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full" BARE, 0 },
+  { "B=1 T=50 S=260 H=1 G=1 D=2" PLAIN, 0 },
+  { "B=1 T=5 S=270 H=3 G=1 D=4" PLAIN, 0 },
+  { "B=1 T=210 S=300 H=2 G=1 D=4" PLAIN, MICA_CASE_SLOW },
+  { "B=64 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH },
+  { "B=256 T=32 S=32 H=2 G=2 D=64" BARE, MICA_CASE_BENCH },
+  { "B=512 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=4 T=1024 S=1024 H=8 G=8 D=64" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
 };
 
 /* two keys of equal score: p = 1/2 everywhere, out = 2. row 0: dp = (1, 3), delta 2, ds = (-1/2, 1/2), k.d = ds q = ds.
@@ -136,12 +176,12 @@ static const mica_example_wire attention_wires[] = {
   { "v.d", v_d, 2, 1 },     { "out.t", out_t, 2, 1 },  { "lse.t", zero, 2, 1 }, { "q.td", q_td, 2, 1 },
   { "k.td", zero, 2, 1 },   { "v.td", v_td, 2, 1 },
 };
-static const mica_example attention_example = { "B=1 T=2 S=2 H=1 G=1 D=1 mask=full scale=none", attention_wires,
+static const mica_example attention_example = { "B=1 T=2 S=2 H=1 G=1 D=1 mask=full" BARE, attention_wires,
                                                 MICA_COUNT(attention_wires) };
 
 const mica_op mica_op_attention = {
   .size = sizeof(mica_op), .name = "attention",
-  .doc = "softmax attention: causal or full, grouped query heads, packed rows",
+  .doc = "softmax attention: masks, grouped query heads, biases, packed rows",
   .args_size = sizeof(mica_attention_args), .dims = attention_dims, .n_dims = MICA_COUNT(attention_dims),
   .params = attention_params, .n_params = MICA_COUNT(attention_params), .operands = attention_operands,
   .n_operands = MICA_COUNT(attention_operands), .kernels = attention_kernels,

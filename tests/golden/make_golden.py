@@ -36,8 +36,8 @@ def draw(rng, shape, domain):
     def one():
         u = rng.random()
         x = {"any": 2 * u - 1, "positive": 0.5 + 1.5 * u, "away0": (0.2 + 0.8 * abs(2 * u - 1)) * (1 if u > 0.5 else -1),
-             "unit": 0.05 + 0.9 * u}[domain]
-        return round(x * 256) / 256 or 1 / 256
+             "unit": 0.05 + 0.9 * u, "hiding": 3 * u - 2 if u > 0.4 else -math.inf}[domain]
+        return x if math.isinf(x) else round(x * 256) / 256 or 1 / 256
 
     return torch.tensor([one() for _ in range(math.prod(shape))]).reshape(shape)
 
@@ -109,28 +109,73 @@ for _ta in (0, 1):
                out="c")(lambda a, b, ta=_ta, tb=_tb: (a.mT if ta else a) @ (b.mT if tb else b))
 
 
-# ---- attention ----
-def attention(q, k, v, scale=None, causal=True):
+# ---- attention: scores as a matrix, softmax by its definition ----
+def attention(q, k, v, scale=None, bias=None, slopes=None, see=lambda own, j: j <= own, show=None):
+    """see(own key, key): the mask; show (B,T,S): a mask of its own"""
     t, s, h, g = q.shape[1], k.shape[1], q.shape[2], k.shape[2]
     head = torch.tensor([i * g // h for i in range(h)])
     k, v = k[:, :, head], v[:, :, head]
+    own, j = (torch.arange(t) + s - t)[:, None], torch.arange(s)[None]
     factor = scale[:, :, None, None] if scale is not None else 1 / math.sqrt(q.shape[3])
     scores = torch.einsum("bthd,bshd->bhts", q, k) * factor
-    if causal:
-        hidden = torch.arange(s)[None] > torch.arange(t)[:, None] + s - t
-        scores = scores.masked_fill(hidden, -math.inf)
-    lse = torch.logsumexp(scores, -1)
-    out = torch.einsum("bhts,bshd->bthd", torch.exp(scores - lse[..., None]), v)
-    return out, lse.transpose(1, 2)
+    seen = see(own, j).expand(scores.shape)
+    if show is not None:
+        seen = seen & show[:, None]
+    if bias is not None:
+        bias = bias[:, :, :t, :s]
+        seen = seen & ~torch.isinf(bias.detach())
+        scores = scores + torch.where(seen, bias, 0)
+    if slopes is not None:
+        scores = scores - slopes[:, :, None, None] * (own - j).abs()
+    some = seen.any(-1)
+    lse = torch.where(some, torch.logsumexp(torch.where(seen, scores, -1e30), -1), 0)
+    p = torch.where(seen, torch.exp(torch.where(seen, scores - lse[..., None], 0)), 0)
+    return torch.einsum("bhts,bshd->bthd", p, v), lse.transpose(1, 2)
 
 
-golden("attention", "B=2 T=3 S=3 H=2 G=2 D=2 scale=none",
-       {"q": (2, 3, 2, 2), "k": (2, 3, 2, 2), "v": (2, 3, 2, 2)}, out="out", saved=("lse",))(attention)
-golden("attention", "B=1 T=2 S=4 H=3 G=2 D=2",
-       {"q": (1, 2, 3, 2), "k": (1, 4, 2, 2), "v": (1, 4, 2, 2), "scale": (1, 3)}, out="out", saved=("lse",))(attention)
-golden("attention", "B=1 T=3 S=2 H=2 G=1 D=3 mask=full scale=none",
-       {"q": (1, 3, 2, 3), "k": (1, 2, 1, 3), "v": (1, 2, 1, 3)}, out="out", saved=("lse",))(
-    lambda q, k, v: attention(q, k, v, causal=False))
+def attention_case(settings, b, t, s, h, g, d, more=(), index=None, domain=None, **how):
+    sizes = {"scale": (b, h), "bias": (b, h, t + how.pop("rows", 0), s + how.pop("keys", 0)), "slopes": (b, h)}
+    shapes = {"q": (b, t, h, d), "k": (b, s, g, d), "v": (b, s, g, d)} | {n: sizes[n] for n in more}
+    optional = ("scale", "bias", "slopes", "prefix_lengths", "block_mask")
+    absent = " ".join(n + "=none" for n in optional if n not in (*more, *(index or {})))
+    if "bias" in more:
+        settings += " P=%d Q=%d" % shapes["bias"][2:]
+    golden("attention", f"B={b} T={t} S={s} H={h} G={g} D={d} {settings} {absent}", shapes, out="out", saved=("lse",),
+           index=index, domain=domain)(
+        lambda *x: attention(*x[:3], **dict(zip(more, x[3:])), **how))
+
+
+def EVERY(own, j):
+    return j == j
+
+
+attention_case("", 2, 3, 3, 2, 2, 2)
+attention_case("", 1, 2, 4, 3, 2, 2, more=["scale"])
+attention_case("mask=full", 1, 3, 2, 2, 1, 3, see=EVERY)
+attention_case("", 1, 4, 2, 1, 1, 2, more=["scale"])  # two rows see nothing
+PREFIXES = {"prefix": lambda own, j, n: (j < n) | (j <= own), "context": lambda own, j, n: (j < n) | (j == own)}
+for _mask, _see in PREFIXES.items():
+    attention_case(f"mask={_mask} prefix=2", 1, 5, 5, 2, 2, 2, see=lambda own, j, f=_see: f(own, j, 2))
+    attention_case(f"mask={_mask} prefix=9", 1, 2, 3, 1, 1, 2, see=lambda own, j, f=_see: f(own, j, 9))
+    _n = torch.tensor([3, 0])
+    attention_case(f"mask={_mask} prefix=1", 2, 3, 4, 2, 1, 2, index={"prefix_lengths": _n},
+                   see=lambda own, j, f=_see: f(own, j, _n[:, None, None, None]))
+attention_case("mask=window window=2", 1, 5, 4, 2, 1, 2, see=lambda own, j: (j <= own) & (j > own - 2))
+attention_case("mask=window window=1", 1, 3, 3, 1, 1, 2, see=lambda own, j: j == own)
+attention_case("", 2, 3, 4, 2, 1, 2, more=["slopes"])
+attention_case("mask=full", 1, 3, 5, 2, 2, 2, more=["scale", "slopes"], see=EVERY)
+attention_case("", 2, 3, 3, 2, 1, 2, more=["bias"])
+attention_case("mask=full", 1, 3, 4, 2, 2, 2, more=["scale", "bias", "slopes"], rows=1, keys=2, see=EVERY)
+attention_case("mask=full", 2, 4, 3, 2, 1, 2, more=["bias"], domain={"bias": "hiding"}, see=EVERY)
+_blocks = torch.tensor([[[1, 0, 1], [0, 0, 0], [0, 7, 1]], [[0, 1, 1], [1, 1, 0], [0, 0, 1]]])
+_show = _blocks.bool().repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :5, :6]
+attention_case("mask=full block_q=2 block_k=2", 2, 5, 6, 2, 1, 2, index={"block_mask": _blocks}, show=_show,
+               see=EVERY)
+attention_case("block_q=2 block_k=2", 2, 5, 6, 2, 1, 2, more=["slopes"], index={"block_mask": _blocks}, show=_show)
+_meta = torch.tensor([0, 2, 3])  # meta tokens see earlier meta tokens only
+_marks = torch.zeros(1, 5, 5, dtype=torch.long)
+_marks[0, _meta[:, None], _meta] = 1
+attention_case("", 1, 5, 5, 1, 1, 2, index={"block_mask": _marks}, show=_marks.bool())
 
 # ---- memories written by outer products, token by token ----
 def memory(q, k, v, beta=None, decay=None, state=None, norm=None, delta=False, normalise=False, eps=0.0):
