@@ -41,6 +41,7 @@ struct mica_context {
   registry       registry[N_REGISTRIES];
   void         **plugin;
   int32_t        n_plugins;
+  micah_device_list devices;
 };
 
 /* ---- memory ---- */
@@ -102,6 +103,7 @@ mica_status micah_context_new(const mica_context_options *options, mica_context 
   if (!context) return mica_error(MICA_ERR_MEMORY, "context: out of memory");
   memset(context, 0, sizeof *context);
   context->allocator = allocator;
+  pthread_mutex_init(&context->devices.lock, NULL);
   context->threads = options->pool;
   context->log = options->log;
   context->log_user = options->log_user;
@@ -124,6 +126,8 @@ mica_status micah_context_new(const mica_context_options *options, mica_context 
 
 void mica_context_destroy(mica_context *context) {
   if (!context) return;
+  micah_devices_close(context);
+  pthread_mutex_destroy(&context->devices.lock);
   micah_pool_destroy(context->pool);
   for (int i = 0; i < N_REGISTRIES; i++)
     micah_free(context, context->registry[i].item, (size_t)context->registry[i].capacity * sizeof(void *));
@@ -133,6 +137,7 @@ void mica_context_destroy(mica_context *context) {
   allocator.free(allocator.user, context, sizeof *context);
 }
 
+micah_device_list *micah_context_devices(mica_context *context) { return &context->devices; }
 const mica_allocator *mica_context_get_allocator(const mica_context *context) { return &context->allocator; }
 const mica_threads *mica_context_get_threads(const mica_context *context) { return &context->threads; }
 int32_t mica_context_get_isa(const mica_context *context) { return context->isa; }

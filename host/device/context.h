@@ -2,12 +2,23 @@
 #ifndef MICA_HOST_DEVICE_CONTEXT_H
 #define MICA_HOST_DEVICE_CONTEXT_H
 
+#include <pthread.h>
+
 #include "mica/context.h"
 
 struct mica_model; struct mica_loss; struct mica_family;
 
 /* a context with the built-in operations only; mica_context_create (host/engine) adds families, models and losses. */
 mica_status micah_context_new(const mica_context_options *options, mica_context **out);
+
+/* devices that were opened (device.h), by kind (cpu, cuda) and index */
+enum { MICAH_MAX_DEVICES = 64 };
+typedef struct micah_device_list {
+  pthread_mutex_t      lock;
+  struct micah_device *item[2][MICAH_MAX_DEVICES];
+} micah_device_list;
+micah_device_list *micah_context_devices(mica_context *context);
+void               micah_devices_close(mica_context *context);
 
 /* the lists of built-ins, each kept by its own layer and registered by the public calls. */
 mica_status micah_register_ops(mica_context *context);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "device/context.h"
+#include "device/device.h"
 
 /* ---- a parallel_for whose bodies may fail ---- */
 
@@ -87,6 +88,30 @@ static mica_status run_phase(mica_context *context, const mica_op *op, const mic
   return status;
 }
 
+/* one phase after another on a stream, each with all its units; scratch lives until the stream is done */
+static mica_status run_on_device(micah_device *device, void *stream, const mica_op *op, const mica_kernel *kernel,
+                                 int32_t phases, const void *args) {
+  size_t bytes = 0;
+  for (int32_t i = 0; i < phases; i++) {
+    mica_split split = { 1, 1, 0, 0 };
+    if (kernel[i].split) kernel[i].split(args, &split);
+    if (split.scratch_bytes > bytes) bytes = split.scratch_bytes;
+  }
+  void *scratch = NULL;
+  mica_status status = device->ops->enter(device);
+  if (status >= 0 && bytes) status = device->ops->alloc(device, bytes, op->name, &scratch);
+  for (int32_t i = 0; i < phases && status >= 0; i++) {
+    mica_split split = { 1, 1, 0, 0 };
+    if (kernel[i].split) kernel[i].split(args, &split);
+    mica_exec exec = { .size = sizeof exec, .stream = stream, .scratch = scratch, .scratch_bytes = bytes,
+                       .device = device->index };
+    if (split.units > 0) status = kernel[i].run(&exec, args, 0, split.units);
+  }
+  mica_status done = status >= 0 ? device->ops->stream_sync(device, stream) : status;
+  if (scratch) device->ops->free(device, scratch, bytes);
+  return done;
+}
+
 mica_status micah_run_face_as(mica_context *context, const mica_op *op, int backend, int dtype, int face,
                               const void *args, int32_t isa, int64_t range) {
   const mica_kernel *kernel;
@@ -94,9 +119,11 @@ mica_status micah_run_face_as(mica_context *context, const mica_op *op, int back
   mica_status status = mica_op_kernels(op, backend, dtype, face, &kernel, &count);
   if (status >= 0) status = mica_args_check(op, args, face);
   if (status < 0) return status;
-  if (backend == MICA_CUDA)
-    return mica_error(MICA_ERR_UNSUPPORTED, "%s %s on backend cuda for %s: this build has no CUDA device", op->name,
-                      mica_face_name(face), mica_dtype_name(dtype));
+  if (backend == MICA_CUDA) {
+    micah_device *device;
+    status = micah_context_device(context, MICA_CUDA, 0, &device);
+    return status < 0 ? status : run_on_device(device, device->stream, op, kernel, count, args);
+  }
   for (int32_t phase = 0; phase < count && status >= 0; kernel++) {
     /* phases are consecutive in the table */
     if (kernel->backend != backend || kernel->dtype != dtype || kernel->face != face)
