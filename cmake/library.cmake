@@ -61,8 +61,10 @@ target_link_libraries(mica_host PRIVATE mica_flags PkgConfig::YAML PkgConfig::CJ
 # tasks are drawn and predicted here: the same bits whatever the compiler likes to contract
 target_compile_options(mica_host PRIVATE -ffp-contract=off)
 
-set(mica_objects $<TARGET_OBJECTS:mica_ops> $<TARGET_OBJECTS:mica_ref> ${cpu_objects} $<TARGET_OBJECTS:mica_host>)
-set(mica_links PkgConfig::YAML PkgConfig::CJSON ${MICA_GEMM_LIBRARIES} Threads::Threads ${CMAKE_DL_LIBS} ${MICA_M})
+# the rooms alone, for the drivers that check them before anything is built on them
+set(room_objects $<TARGET_OBJECTS:mica_ops> $<TARGET_OBJECTS:mica_ref> ${cpu_objects} ${cuda_objects})
+set(mica_objects ${room_objects} $<TARGET_OBJECTS:mica_host>)
+set(mica_links PkgConfig::YAML PkgConfig::CJSON ${MICA_GEMM_LIBRARIES} ${cuda_links} Threads::Threads ${CMAKE_DL_LIBS} ${MICA_M})
 
 # the installed library exports the symbols of its public headers and nothing else; the tests and the program link the
 # objects themselves, so that they reach internals

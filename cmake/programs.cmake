@@ -7,8 +7,7 @@ if(MICA_BENCH)
   # the checks come along: no speed on a red gate
   file(GLOB bench_sources CONFIGURE_DEPENDS bench/bench_ops*.c tests/check_ops_*.c)
   file(GLOB device_sources CONFIGURE_DEPENDS host/device/*.c)
-  add_executable(bench_ops ${bench_sources} ${device_sources} $<TARGET_OBJECTS:mica_ops> $<TARGET_OBJECTS:mica_ref>
-    ${cpu_objects})
+  add_executable(bench_ops ${bench_sources} ${device_sources} ${room_objects})
   target_link_libraries(bench_ops PRIVATE mica_flags ${mica_links})
   add_executable(bench_train bench/bench_train.c)
   target_link_libraries(bench_train PRIVATE mica_internal)

@@ -102,6 +102,13 @@ void ck_expand(const ck_case *c, int face, const ck_layout *l, ck_data *d);
 /* run one face; out gets the written wires, start (may be NULL) what the add flag added to. checks that inputs, guards
  * and gaps are intact and that every output is written. */
 mica_status ck_run(const ck_case *c, const ck_how *how, const ck_data *in, ck_data *out, ck_data *start);
+/* the bytes of a wire's buffer, guards included, as the host has them */
+typedef struct ck_span {
+  void  *memory;                             /* NULL: the wire is absent */
+  size_t bytes;
+} ck_span;
+/* run one face on a CUDA device with copies of all that args point to; spans hold what it left there */
+mica_status ck_device_run(const ck_how *how, const ck_case *c, void *args, ck_span *spans);
 /* forward, jvp, backward, backward_jvp in turn, results into d: faces is a mask of 1 << MICA_* */
 mica_status ck_chain(const ck_case *c, ck_target target, int faces, ck_data *d);
 

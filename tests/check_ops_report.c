@@ -74,7 +74,8 @@ int ck_targets(const mica_op *op, ck_target *list, int room) {
   int n = 0, best = micak_best_isa();
   for (int i = 0; i < op->n_kernels; i++) {
     const mica_kernel *k = &op->kernels[i];
-    int known = k->backend == MICA_CUDA || (k->backend == MICA_REF && k->dtype == MICA_F64) ||
+    /* a device's kernels run only where they are asked for */
+    int known = (k->backend == MICA_CUDA && ck_option.backend != MICA_CUDA) || (k->backend == MICA_REF && k->dtype == MICA_F64) ||
                 (ck_option.backend >= 0 && k->backend != ck_option.backend);
     for (int j = 0; j < n && !known; j++) known = list[j].backend == k->backend && list[j].dtype == k->dtype;
     for (int isa = 0; !known && isa <= (k->backend == MICA_CPU ? best : 0) && n < room; isa++)
@@ -84,12 +85,12 @@ int ck_targets(const mica_op *op, ck_target *list, int room) {
   return n;
 }
 
-/* every operation has all faces in the reference and in the fast float kernels */
+/* every operation has all faces in the reference and in the fast float kernels, those of the device where it is asked for */
 static void check_faces(const mica_op *op) {
   static const int needed[][2] = { { MICA_REF, MICA_F64 }, { MICA_REF, MICA_F32 }, { MICA_REF, MICA_BF16 },
-                                   { MICA_CPU, MICA_F32 } };
+                                   { MICA_CPU, MICA_F32 }, { MICA_CUDA, MICA_F32 } };
   ck_where("%s", op->name);
-  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+  for (size_t i = 0; i < sizeof needed / sizeof *needed - (ck_option.backend != MICA_CUDA); i++)
     for (int face = 0; face < MICA_NFACE; face++) {
       const mica_kernel *kernel;
       int32_t count;

@@ -324,6 +324,10 @@ mica_status ck_run(const ck_case *c, const ck_how *how, const ck_data *in, ck_da
     memset(exec.scratch, 0xff, split.scratch_bytes);
     if (status >= 0) status = kernel->run(&exec, args, how->row_first, how->row_count);
     free(exec.scratch);
+  } else if (how->target.backend == MICA_CUDA) {
+    ck_span spans[CK_MAX * CK_WIRES];
+    for (int i = 0; i < op->n_operands * CK_WIRES; i++) spans[i] = (ck_span){ buffers[i].memory, buffers[i].bytes };
+    status = ck_device_run(how, c, args, spans);
   } else {
     status = micah_run_face_as(how->context ? how->context : ck_context[CK_SERIAL], op, how->target.backend,
                                how->target.dtype, how->face, args, how->target.isa, how->range);

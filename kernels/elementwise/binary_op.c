@@ -1,4 +1,5 @@
 /* tables of the binary operations and of where */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "elementwise/binary_split_internal.h"
@@ -131,6 +132,7 @@ static const mica_case where_cases[] = {
   CPU_DISPATCH(name##_jvp)                                                                                       \
   CPU_DISPATCH(name##_backward_jvp)                                                                              \
   CPU_DISPATCH(name##_backward_jvp_sums)                                                                         \
+  CUDA_PROTOS(name)                                                                                              \
   REF_PROTOS(name);                                                                                              \
   static const mica_kernel name##_kernels[] = {                                                                  \
     REF_KERNELS(name),                                                                                           \
@@ -140,6 +142,7 @@ static const mica_case where_cases[] = {
     { MICA_CPU, MICA_F32, MICA_JVP, micak_##name##_jvp_cpu, binary_split_jvp },                                  \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_cpu, binary_split_backward_jvp },       \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_sums_cpu, binary_split_backward_jvp_sums }, \
+    CUDA_KERNELS(name, MICA_F32)                                                                                 \
   };
 
 #define DESCRIPTOR(name, text, count_dims, count_operands, list_cases, complete)                                 \

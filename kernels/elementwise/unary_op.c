@@ -1,4 +1,5 @@
 /* tables of the unary operations */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "common/rows.h"
@@ -105,6 +106,7 @@ static const double two[2] = { 2, 2 }, three[2] = { 3, 3 }, five[2] = { 5, 5 };
   CPU_DISPATCH(name##_backward)                                                                             \
   CPU_DISPATCH(name##_jvp)                                                                                  \
   CPU_DISPATCH(name##_backward_jvp)                                                                         \
+  CUDA_PROTOS(name)                                                                                         \
   REF_PROTOS(name);                                                                                         \
   static const mica_kernel name##_kernels[] = {                                                             \
     REF_KERNELS(name),                                                                                      \
@@ -112,6 +114,7 @@ static const double two[2] = { 2, 2 }, three[2] = { 3, 3 }, five[2] = { 5, 5 };
     { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_##name##_backward_cpu, unary_split_backward },               \
     { MICA_CPU, MICA_F32, MICA_JVP, micak_##name##_jvp_cpu, unary_split_jvp },                              \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_cpu, unary_split_backward_jvp },   \
+    CUDA_KERNELS(name, MICA_F32)                                                                            \
   };
 
 #define DESCRIPTOR(name, text, list_params, count_params, list_cases, complete)                                    \

@@ -1,0 +1,89 @@
+# the CUDA backend: MICA_CUDA says how the .cu files of the rooms are built and what runs them
+#   OFF      not built
+#   ON       nvcc and CUDA's libraries: a GPU runs them
+#   PTXSIM   nvcc; ptxsim runs the PTX on the CPU, in place of CUDA's libraries
+#   SIMT     the C++ compiler; tests/simt runs the sources on the CPU (needs CUDA's headers only)
+set(MICA_HAVE_CUDA OFF)
+set(MICA_PTXSIM_DIR "" CACHE PATH "sources of ptxsim (MICA_CUDA=PTXSIM); else beside this project in shared/tools/ptxsim")
+set(cuda_objects "")
+set(cuda_links "")
+if(MICA_CUDA STREQUAL "OFF")
+  return()
+endif()
+if(NOT MICA_CUDA MATCHES "^(ON|SIMT|PTXSIM)$")
+  message(FATAL_ERROR "MICA_CUDA is '${MICA_CUDA}', expected OFF, ON, SIMT or PTXSIM")
+endif()
+set(MICA_HAVE_CUDA ON)
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS kernels/*/*_cuda*.cu)
+file(GLOB cuda_headers CONFIGURE_DEPENDS kernels/*/*.cuh)
+
+# ---- what compiles ----
+find_program(MICA_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)
+if(NOT MICA_CUDA STREQUAL "SIMT" AND NOT MICA_NVCC)
+  message(FATAL_ERROR "MICA_CUDA=${MICA_CUDA} needs nvcc, and none was found: install a CUDA toolkit, or set MICA_CUDA=OFF")
+endif()
+get_filename_component(cuda_bin "${MICA_NVCC}" REALPATH)
+get_filename_component(cuda_bin "${cuda_bin}" DIRECTORY)
+find_path(MICA_CUDA_INCLUDE cuda_runtime.h HINTS ${cuda_bin}/../include /usr/local/cuda/include)
+if(NOT MICA_CUDA_INCLUDE)
+  message(FATAL_ERROR "MICA_CUDA=${MICA_CUDA} needs CUDA's headers, and cuda_runtime.h was not found: set MICA_CUDA_INCLUDE")
+endif()
+target_compile_definitions(mica_flags INTERFACE MICA_HAVE_CUDA)
+target_include_directories(mica_flags SYSTEM INTERFACE $<BUILD_INTERFACE:${MICA_CUDA_INCLUDE}>)
+
+function(mica_nvcc source)                       # an object of one .cu, appended to cuda_objects
+  file(RELATIVE_PATH name ${PROJECT_SOURCE_DIR} ${source})
+  set(object ${PROJECT_BINARY_DIR}/cuda/${name}.o)
+  get_filename_component(folder ${object} DIRECTORY)
+  file(MAKE_DIRECTORY ${folder})
+  set(code -gencode arch=compute_90a,code=[sm_90a,compute_90a])
+  if(NOT name MATCHES "_sm90")
+    list(PREPEND code -gencode arch=compute_80,code=[sm_80,compute_80])
+  endif()
+  set(host -fPIC,-fvisibility=hidden)
+  if(MICA_SANITIZE)
+    string(APPEND host ",-fsanitize=${MICA_SANITIZE},-fno-sanitize-recover=all")
+  endif()
+  add_custom_command(OUTPUT ${object}
+    COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${MICA_NVCC} -std=c++17 -O3 -lineinfo ${code} -Werror all-warnings
+      -DMICA_HAVE_CUDA -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/kernels
+      -I${PROJECT_SOURCE_DIR}/host -Xcompiler ${host} -MD -MF ${object}.d -c ${source} -o ${object}
+    DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}" VERBATIM)
+  set(cuda_objects ${cuda_objects} ${object} PARENT_SCOPE)
+endfunction()
+
+# ---- what runs ----
+if(MICA_CUDA STREQUAL "SIMT")
+  include(cmake/simt.cmake)
+else()
+  foreach(source ${cuda_sources})
+    mica_nvcc(${source})
+  endforeach()
+endif()
+if(MICA_CUDA STREQUAL "ON")
+  find_package(CUDAToolkit REQUIRED)
+  set(cuda_links CUDA::cudart CUDA::cublas CUDA::cublasLt stdc++)
+elseif(MICA_CUDA STREQUAL "PTXSIM")
+  if(NOT MICA_PTXSIM_DIR)
+    find_path(MICA_PTXSIM_FOUND src/ptx.h NO_DEFAULT_PATH
+      PATHS ${PROJECT_SOURCE_DIR}/../shared/tools/ptxsim ${PROJECT_SOURCE_DIR}/../../shared/tools/ptxsim)
+    set(ptxsim ${MICA_PTXSIM_FOUND})
+  else()
+    set(ptxsim ${MICA_PTXSIM_DIR})
+  endif()
+  if(NOT EXISTS "${ptxsim}/src/ptx.h")
+    message(FATAL_ERROR "MICA_CUDA=PTXSIM: skipped, no ptxsim in ../shared/tools/ptxsim: set MICA_PTXSIM_DIR to its sources")
+  endif()
+  find_program(MICA_MAKE NAMES gmake make REQUIRED)
+  file(GLOB ptxsim_sources CONFIGURE_DEPENDS ${ptxsim}/src/* ${ptxsim}/Makefile)
+  set(ptxsim_library ${PROJECT_BINARY_DIR}/ptxsim/libptxsim.a)
+  get_filename_component(cuda_root ${MICA_CUDA_INCLUDE} DIRECTORY)
+  add_custom_command(OUTPUT ${ptxsim_library}
+    COMMAND ${MICA_MAKE} -C ${ptxsim} -j2 B=${PROJECT_BINARY_DIR}/ptxsim "CXX=${CMAKE_C_COMPILER_LAUNCHER} g++"
+      CUDA=${cuda_root}/ >${PROJECT_BINARY_DIR}/ptxsim.log 2>&1
+    DEPENDS ${ptxsim_sources} COMMENT "ptxsim")
+  set(cuda_links ${ptxsim_library} stdc++)
+endif()
+# a target, so that several programs do not each run the commands at the same time
+add_custom_target(mica_cuda DEPENDS ${cuda_objects} ${ptxsim_library})
