@@ -117,8 +117,7 @@ static void feature_favor(const feature_row *w) {
                 else {
                   vf g = micak_ld(w->g + c, n), e = g * y, et = v_zero();
                   if (tangent) et = v_fma(micak_ld(w->gt + c, n), y, e * ut);
-                  sum[k] += micak_first(e, v_zero(), n);
-                  sum_t[k] += micak_first(et, v_zero(), n);
+                  sum[k] += e, sum_t[k] += et; /* 0 beyond n, where g is */
                   micak_st(h + c, tangent ? et : e, n);
                 });
   if (!back) return;

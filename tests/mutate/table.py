@@ -150,6 +150,21 @@ FAULTS = {
         ("common/memory.c", "linear_attention", "m->T > C ? (m->T + C - 1) / C : 1", "m->T > C ? m->T / C : 1"),
         ("linear_attention/linear_attention_internal.h", "linear_attention", "int z = a->normalise ||", "int z ="),
     ],
+    "feature_map": [
+        # reference
+        ("feature_map/feature_map_ref.inc", "feature_map", "dr[k] += w->g[e] * w->r[j];", "dr[k] += w->g[e] * w->r[k];"),
+        ("feature_map/feature_map_ref.inc", "feature_map", "u_t -= square_t;", ""),
+        ("feature_map/feature_map_ref.inc", "feature_map", "- 3 * r * r * r_t * dot * s[i]", "- r * r * r_t * dot * s[i]"),
+        ("feature_map/feature_map_ref.inc", "feature_map", "!elu ? x : x > 0 ? x + 1 : e;", "!elu ? x : x > 0 ? x : e;"),
+        # kernels: moved factors, kinks, sums of favor, tails
+        ("feature_map/feature_map_cpu.c", "feature_map", "*moved = r + n2 - 1 - i, *moved_t", "*moved = r + n2 - i, *moved_t"),
+        ("feature_map/feature_map_cpu.c", "feature_map", "feature_dpfp_add(w, w->g, rt, left, right);", ""),
+        ("feature_map/feature_map_cpu.c", "feature_map", "if (tangent) feature_favor_back(w, h, total, w->xt, 0);", ""),
+        ("feature_map/feature_map_cpu.c", "feature_map", "ut = ut - square_t;", ""),
+        ("feature_map/feature_map_cpu.c", "feature_map", "g_mean_t = micak_sum4(dot_t)", "g_mean_t = 0 * micak_sum4(dot_t)"),
+        ("feature_map/feature_map_cpu.c", "feature_map", "p.at += h * w->stride[1];", "p.at += h * w->stride[1] * (h < 1);"),
+        ("feature_map/feature_map_op.c", "feature_map", "2 * a->D * a->nu : a->map", "2 * a->D : a->map"),
+    ],
     "delta_rule": [
         ("common/memory_ref.inc", "delta_rule", "sum -= p * w->x[j];", "sum -= p * w->x[j] * 0.999f;"),
         ("common/memory_ref.inc", "delta_rule", "w->x_t[j] = beta_t * du + beta * du_t;", "w->x_t[j] = beta * du_t;"),
