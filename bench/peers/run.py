@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""mica and its peers side by side: same weights, same data, same work, interleaved in one session.
+"""mica and its peers side by side: same input, same work, interleaved in one session.
 
-first every form's gradient is compared with PyTorch's in float64; a form that is off is not timed. then rounds of steps
-(forward + backward + AdamW, fp32) are run in turn, and medians, ratios and peak memory are printed.
+first every form's results are compared with float64 ones; a form that is off is not timed. then rounds are run in turn, and
+medians, ratios and peak memory are printed. workloads: see README.md here, and --list.
 
 examples:
   build/peers/bin/python bench/peers/run.py w5
   build/peers/bin/python bench/peers/run.py w4 --threads 1 2 --rounds 7 --json w4.json
+  build/peers/bin/python bench/peers/run.py linear_tasks --jobs gradient
 """
 import argparse
+import fnmatch
 import json
 import os
 import platform
@@ -19,137 +21,255 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+import workload  # noqa: E402
 
-# recipe, steps a round, overrides
-WORKLOADS = {
-    # the whole length: its curriculum starts short
-    "w4": ("docs/recipes/icl_linreg_w4.yaml", 1, ["family.points_start=0", "family.dim_start=0"]),
-    "w5": ("docs/recipes/linreg_w5.yaml", 2, []),
-    "small": ("docs/recipes/linear_regression.yaml", 10, []),
-}
 # leaves out what the peers do not do
 SAME_WORK = ["optimizer.clip=0", "checkpoint_every=0"]
-FORMS = ["torch_eager", "torch_compile", "jax_jit"]
-TOLERANCE = 2e-4  # relative error of the whole gradient in fp32
+
+
+class Ended(RuntimeError):
+    pass
 
 
 class Process:
-    """a worker that answers one JSON line to each command"""
+    """a worker that answers one JSON line to each line"""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+                                        text=True, cwd=ROOT)
         self.answer()
 
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker ended: {self.process.args}")
+            self.process.wait()
+            self.errors.seek(0)
+            lines = [w.strip() for w in self.errors.read().splitlines() if w.strip()]
+            raise Ended(lines[-1][:200] if lines else f"exit code {self.process.returncode}")
         return json.loads(line)
 
     def ask(self, text):
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(text + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
         return self.answer()
 
     def close(self):
-        self.process.stdin.write("quit\n")
-        self.process.stdin.flush()
-        self.process.wait()
-
-
-def float64_gradient(path):
-    import torch
-    import transformer_torch as model
-    p, data, s, raw = model.load(path, torch.float64)
-    for t in p.values():
-        t.requires_grad_(True)
-    model.mean_loss(p, s, data, model.total_weight(data)).backward()
-    mica = {k[5:]: v.double().numpy() for k, v in raw.items() if k.startswith("grad/")}
-    return {k: v.grad.numpy() for k, v in p.items()}, mica
+        if self.process.poll() is None:
+            self.process.stdin.write("quit\n")
+            self.process.stdin.flush()
+            self.process.wait()
 
 
 def error(a, exact):
-    """|a - exact| / |exact| over all parameters"""
+    """|a - exact| / |exact| over all arrays"""
     import numpy as np
     top = sum(float(((a[k] - exact[k]) ** 2).sum()) for k in exact)
     return float(np.sqrt(top / sum(float((exact[k] ** 2).sum()) for k in exact)))
 
 
-def measure(args, workload, threads, folder):
-    recipe, steps, settings = workload
-    overrides = SAME_WORK + settings + [f"threads={threads}", "steps=100000"] + args.set
-    grad = os.path.join(folder, "grad.safetensors")
-    subprocess.run([args.bin + "/mica", "grad", recipe, "--out", grad] + overrides, check=True, cwd=ROOT,
-                   stdout=subprocess.DEVNULL)
-    exact, mica_grad = float64_gradient(grad)
-    errors = {"mica": error(mica_grad, exact)}
-    forms = {"mica": Process([args.bin + "/bench_train", recipe] + overrides)}
-    info = forms["mica"].ask("info")
-    for form in args.forms:
-        forms[form] = Process([sys.executable, HERE + "/worker.py", "--form", form, "--grad", grad, "--threads",
-                               str(threads), "--micro", str(info["launch_tasks"] if args.micro else 0)])
-        saved = os.path.join(folder, form + ".npz")
-        forms[form].ask("grad " + saved)
-        import numpy as np
-        errors[form] = error(dict(np.load(saved)), exact)
-    bad = [name for name, e in errors.items() if not e < TOLERANCE]
-    for name in bad:
-        print(f"  {name}: gradient is off by {errors[name]:.1e}, not timed", file=sys.stderr)
-        forms.pop(name).close()
-    times = {name: [] for name in forms}
-    for process in forms.values():
-        process.ask(f"steps {max(2, steps)}")  # compile, fault pages in
+def worst_error(a, exact):
+    """the largest |a - exact| / |exact| of an array; one that is zero counts by the largest of the others"""
+    import numpy as np
+    size = {k: float(np.sqrt((exact[k] ** 2).sum())) for k in exact}
+    most = max(size.values())
+    return max(float(np.sqrt(((a[k] - exact[k]) ** 2).sum())) / (size[k] if size[k] > 1e-9 * most else most) for k in exact)
+
+
+def saved(process, folder):
+    """the results of a peer's form"""
+    import numpy as np
+    path = os.path.join(folder, "result.npz")
+    process.ask("grad " + path)
+    return dict(np.load(path))
+
+
+def start_peers(args, work, job, file, threads, micro, folder, forms, check, exact):
+    """form -> process of those that compute the right thing; errors of all"""
+    processes, errors = {}, {}
+    for form in forms:
+        if args.forms and not any(fnmatch.fnmatch(form, pattern) for pattern in args.forms):
+            continue
+        try:
+            process = Process([sys.executable, HERE + "/worker.py", "--workload", work.name, "--form", form, "--job", job,
+                               "--file", file, "--threads", str(threads), "--micro", str(micro)])
+            errors[form] = check(saved(process, folder), exact)
+            processes[form] = process
+        except Ended as failure:
+            print(f"  {form}: cannot do it: {failure}", file=sys.stderr)
+    return processes, errors
+
+
+def interleave(args, processes, steps_of):
+    """form -> seconds of its steps, in rounds by turn; workers are warm and start a new peak of memory"""
+    times = {name: [] for name in processes}
+    steps = {}
+    for name, process in processes.items():
+        warm = process.ask("steps 2")["seconds"]  # compile, fault pages in
+        steps[name] = steps_of(min(warm))
         process.ask("reset")
     for _ in range(args.rounds):
-        for name, process in forms.items():
-            times[name] += process.ask(f"steps {steps}")["seconds"]
+        for name, process in processes.items():
+            times[name] += process.ask(f"steps {steps[name]}")["seconds"]
+    return times
+
+
+def drop_wrong(processes, errors, tolerance):
+    for name in [n for n, e in errors.items() if not e < tolerance]:
+        print(f"  {name}: result is off by {errors[name]:.1e}, not timed", file=sys.stderr)
+        processes.pop(name).close()
+
+
+def row(times, memory, error, extra):
+    return {"median_ms": 1e3 * statistics.median(times), "min_ms": 1e3 * min(times), "max_ms": 1e3 * max(times),
+            "steps": len(times), "error": error, "extra_mib": extra / 2**20}
+
+
+def measure_job(args, work, threads, folder):
+    overrides = SAME_WORK + list(work.settings) + [f"threads={threads}", "steps=100000"] + args.set
+    grad = os.path.join(folder, "grad.safetensors")
+    subprocess.run([args.bin + "/mica", "grad", work.recipe, "--out", grad] + overrides, check=True, cwd=ROOT,
+                   stdout=subprocess.DEVNULL)
+    from safetensors.numpy import load_file
+    exact = work.exact(grad)
+    mica = {k[5:]: v for k, v in load_file(grad).items() if k.startswith("grad/")}
+    processes = {"mica": Process([args.bin + "/bench_train", work.recipe] + overrides)}
+    info = processes["mica"].ask("info")
+    micro = info["launch_tasks"] if args.micro else 0
+    peers, errors = start_peers(args, work, "gradient", grad, threads, micro, folder, work.forms, error, exact)
+    processes.update(peers)
+    errors["mica"] = error(mica, exact)
+    drop_wrong(processes, errors, work.tolerance)
+    times = interleave(args, processes, lambda seconds: max(1, min(50, int(args.seconds / seconds))))
     rows = {}
-    for name, process in forms.items():
+    for name, process in processes.items():
         memory = process.ask("memory")
-        rows[name] = {"median_ms": 1e3 * statistics.median(times[name]), "min_ms": 1e3 * min(times[name]),
-                      "max_ms": 1e3 * max(times[name]), "error": errors[name],
-                      # beyond parameters, gradients and two moments
-                      "extra_mib": (memory["peak"] - memory["base"] - 16 * info["params"]) / 2**20}
+        rows[name] = row(times[name], memory, errors[name], memory["peak"] - memory["base"] - work.bytes_a_param * info["params"])
         process.close()
-    return rows, info
+    title = f"{work.recipe}, launches of {info['launch_tasks']} tasks{', peers micro-batched alike' if args.micro else ''}"
+    return rows, title
+
+
+def exact_op(work, arrays, job):
+    """{port.d, port.td: float64}"""
+    import numpy as np
+    import op_forms
+    import torch
+    run = op_forms.build_torch(work, f"torch_eager:{next(iter(work.torch))}", job, arrays, os.cpu_count(), torch.float64)
+    d, td = run()
+    return {f"{k}.{wire}": np.asarray(v) for wire, part in (("d", d), ("td", td)) for k, v in (part or {}).items()}
+
+
+def op_ports(work, job):
+    """values, tangents and output cotangents; which outputs there are says the peer's own function"""
+    import numpy as np
+    import torch
+    rng = np.random.default_rng(2)
+    arrays = {}
+    inputs = work.arrays()
+    with torch.no_grad():
+        ports = {k: torch.from_numpy(v) if v.dtype.kind == "f" else torch.from_numpy(v).long() for k, v in inputs.items()}
+        outputs = work.outputs(next(iter(work.torch.values()))(ports))
+    for k, v in inputs.items():
+        arrays[k + ".v"] = v
+        if job == "hvp" and v.dtype.kind == "f":
+            arrays[k + ".t"] = rng.standard_normal(v.shape).astype(np.float32)
+    for k, v in outputs.items():
+        arrays[k + ".d"] = rng.standard_normal(tuple(v.shape)).astype(np.float32)
+    return arrays
+
+
+def measure_op(args, work, job, threads, folder):
+    import op_forms
+    from safetensors.numpy import load_file, save_file
+    arrays = op_ports(work, job)
+    ports, out = os.path.join(folder, "ports.safetensors"), os.path.join(folder, "out.safetensors")
+    save_file(arrays, ports)
+    exact = exact_op(work, arrays, job)
+    face = "backward" if job == "gradient" else "backward_jvp"
+    mica = Process([args.bin + "/bench_op", work.op, face, ports, str(threads)] + list(work.settings))
+    ready = mica.ask("memory")["rss"]
+    mica.ask("steps 1")
+    mica.ask("write " + out)
+    results = load_file(out)
+    written = sum(v.nbytes for v in results.values())
+    peers, errors = start_peers(args, work, job, ports, threads, 0, folder, op_forms.names(work, job), worst_error, exact)
+    processes = {"mica": mica, **peers}
+    errors["mica"] = worst_error(results, exact)
+    drop_wrong(processes, errors, work.tolerance)
+    times = interleave(args, processes, lambda seconds: max(1, min(200, int(args.seconds / seconds))))
+    rows = {}
+    for name, process in processes.items():
+        memory = process.ask("memory")
+        # beyond the inputs: results and all that lies between
+        extra = memory["peak"] - ready + written if name == "mica" else memory["peak"] - memory["base"]
+        rows[name] = row(times[name], memory, errors[name], extra)
+        process.close()
+    shapes = " ".join(f"{k}{tuple(v.shape)}".replace(" ", "") for k, v in work.arrays().items())
+    return rows, f"{work.op} {' '.join(work.settings)} {job}: {shapes}"
+
+
+def report(figures, name, job, threads, rows, title, micro):
+    print(f"\n{name}: {title}; {threads} thread(s)")
+    print(f"  {'form':24} {'median ms':>10} {'min':>9} {'max':>9} {'x mica':>7} {'error':>8} {'extra MiB':>10}")
+    for form, r in sorted(rows.items(), key=lambda item: item[1]["median_ms"]):
+        ratio = r["median_ms"] / rows["mica"]["median_ms"] if "mica" in rows else float("nan")
+        print(f"  {form:24} {r['median_ms']:10.3f} {r['min_ms']:9.3f} {r['max_ms']:9.3f} {ratio:7.2f} {r['error']:8.1e} "
+              f"{r['extra_mib']:10.1f}")
+        figures.append({"workload": name, "job": job, "threads": threads, "form": form, "micro": micro, **r})
+    peers = {form: r for form, r in rows.items() if form != "mica"}
+    if "mica" in rows and peers:
+        fastest = min(peers, key=lambda form: peers[form]["median_ms"])
+        leanest = min(peers, key=lambda form: peers[form]["extra_mib"])
+        print(f"  mica is {peers[fastest]['median_ms'] / rows['mica']['median_ms']:.2f} x the fastest peer ({fastest}); its extra "
+              f"memory is {rows['mica']['extra_mib'] / max(peers[fastest]['extra_mib'], 1e-3):.2f} of that peer's, "
+              f"{rows['mica']['extra_mib'] / max(peers[leanest]['extra_mib'], 1e-3):.2f} of the leanest's ({leanest})")
+    sys.stdout.flush()
 
 
 def main():
+    works = workload.load()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workload", nargs="+", choices=list(WORKLOADS))
+    parser.add_argument("workload", nargs="*", help="names, * and ? may be used")
+    parser.add_argument("--list", action="store_true", help="workloads and their forms")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
+    parser.add_argument("--seconds", type=float, default=0.15, help="of one form in one round; at least one step")
+    parser.add_argument("--forms", nargs="+", help="only these peers; * and ? may be used")
+    parser.add_argument("--jobs", nargs="+", choices=["gradient", "hvp"], help="of single operations; default: as the workload says")
     parser.add_argument("--micro", action="store_true", help="peers micro-batched as mica's launches (for memory)")
     parser.add_argument("--bin", default=ROOT + "/build/release/bin")
-    parser.add_argument("--set", nargs="*", default=[], help="more overrides for mica, KEY=VALUE")
+    parser.add_argument("--set", nargs="*", default=[], help="more overrides of a whole job, KEY=VALUE")
     parser.add_argument("--json", help="write all figures here")
     args = parser.parse_args()
-    sys.path.insert(0, HERE)
-    import jax
-    import torch
+    if args.list or not args.workload:
+        for work in works.values():
+            forms = list(work.forms) if isinstance(work, workload.Job) else [f"torch:{k}" for k in work.torch] + [f"jax:{k}" for k in work.jax]
+            print(f"{work.name:24} {getattr(work, 'recipe', None) or work.op + ' ' + ' '.join(work.jobs):40} {' '.join(forms)}")
+        return
+    chosen = [n for n in works if any(fnmatch.fnmatch(n, pattern) for pattern in args.workload)]
+    if not chosen:
+        parser.error(f"no workload '{' '.join(args.workload)}'; there are {' '.join(works)}")
+    from importlib.metadata import version
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
-    versions = f"{cpu}, {os.cpu_count()} cores; torch {torch.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
-    print(versions)
-    figures = {"machine": versions, "rows": []}
-    for name in args.workload:
+    machine = (f"{cpu}, {os.cpu_count()} cores; torch {version('torch')}, jax {version('jax')}, Python {platform.python_version()}")
+    print(machine)
+    figures = []
+    for name in chosen:
+        work = works[name]
         for threads in args.threads:
-            with tempfile.TemporaryDirectory() as folder:
-                rows, info = measure(args, WORKLOADS[name], threads, folder)
-            best = min((r["median_ms"], n) for n, r in rows.items() if n != "mica") if len(rows) > 1 else (0, "-")
-            print(f"\n{name}: {WORKLOADS[name][0]}, {threads} thread(s), launches of {info['launch_tasks']} tasks"
-                  f"{', peers micro-batched alike' if args.micro else ''}")
-            print(f"  {'form':14} {'median ms':>10} {'min':>9} {'max':>9} {'x mica':>7} {'error':>8} {'extra MiB':>10}")
-            for form, r in sorted(rows.items(), key=lambda item: item[1]["median_ms"]):
-                ratio = r["median_ms"] / rows["mica"]["median_ms"] if "mica" in rows else float("nan")
-                print(f"  {form:14} {r['median_ms']:10.2f} {r['min_ms']:9.2f} {r['max_ms']:9.2f} {ratio:7.2f} "
-                      f"{r['error']:8.1e} {r['extra_mib']:10.1f}")
-                figures["rows"].append({"workload": name, "threads": threads, "form": form, "micro": args.micro, **r})
-            if "mica" in rows and best[0]:
-                print(f"  mica is {best[0] / rows['mica']['median_ms']:.2f} x the fastest peer ({best[1]})")
+            for job in ["train"] if isinstance(work, workload.Job) else [j for j in work.jobs if j in (args.jobs or work.jobs)]:
+                with tempfile.TemporaryDirectory() as folder:
+                    rows, title = (measure_job(args, work, threads, folder) if job == "train" else
+                                   measure_op(args, work, job, threads, folder))
+                report(figures, name, job, threads, rows, title, args.micro)
     if args.json:
         with open(args.json, "w") as f:
-            json.dump(figures, f, indent=1)
+            json.dump({"machine": machine, "rows": figures}, f, indent=1)
 
 
 if __name__ == "__main__":

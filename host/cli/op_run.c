@@ -12,10 +12,10 @@
 
 enum { MAX_OPERANDS = 32, MAX_WIRES = 4 * MAX_OPERANDS };
 
-typedef struct work {
+typedef struct micac_op_work {
   micac_op_job            *job;
   const mica_op           *op;
-  const micah_safetensors *file;
+  micah_safetensors       *file;
   void                    *args;
   int32_t                 *offsets[MAX_OPERANDS]; /* packed operands; equal row symbols share one */
   int                      owner[MAX_OPERANDS];   /* 1: offsets[i] is to be freed */
@@ -284,7 +284,7 @@ static mica_status make_port(work *w, int index) {
   return MICA_OK;
 }
 
-static mica_status write_out(work *w) {
+mica_status micac_op_write(micac_op_work *w) {
   micah_tensor tensors[MAX_WIRES];
   char names[MAX_WIRES][64];
   int  n = 0;
@@ -348,34 +348,60 @@ static mica_status prepare(work *w) {
   return MICA_OK;
 }
 
-mica_status micac_op_run(mica_context *context, micac_op_job *job) {
-  static const uint8_t needs[MICA_NFACE][MICA_NFACE] = {
-    /* faces to run, in the order forward, backward, jvp, backward_jvp */
-    { 1, 0, 0, 0 }, { 1, 1, 0, 0 }, { 1, 0, 1, 0 }, { 1, 1, 1, 1 },
-  };
-  static const int order[MICA_NFACE] = { MICA_FORWARD, MICA_JVP, MICA_BACKWARD, MICA_BACKWARD_JVP };
-  work w = { .job = job, .op = job->op };
-  micah_safetensors *file = NULL;
-  if (job->op->n_operands > MAX_OPERANDS)
-    return mica_error(MICA_ERR_UNSUPPORTED, "%s has more than %d operands", job->op->name, MAX_OPERANDS);
-  for (int i = 0; i < MAX_OPERANDS; i++) w.shared[i] = -1;
-  for (int face = 0; face < MICA_NFACE; face++) w.faces[face] = needs[job->face][face];
+/* faces to run, in the order forward, backward, jvp, backward_jvp */
+static const uint8_t needs[MICA_NFACE][MICA_NFACE] = {
+  { 1, 0, 0, 0 }, { 1, 1, 0, 0 }, { 1, 0, 1, 0 }, { 1, 1, 1, 1 },
+};
+
+void micac_op_close(micac_op_work *w) {
+  if (!w) return;
+  for (int i = 0; i < MAX_WIRES; i++) free(w->buffers[i]);
+  for (int i = 0; i < MAX_OPERANDS; i++)
+    if (w->owner[i]) free(w->offsets[i]);
+  free(w->args);
+  micah_safetensors_close(w->file);
+  free(w);
+}
+
+mica_status micac_op_open(micac_op_job *job, micac_op_work **out) {
   const mica_kernel *kernel;
   int32_t            phases;
+  *out = NULL;
+  if (job->op->n_operands > MAX_OPERANDS)
+    return mica_error(MICA_ERR_UNSUPPORTED, "%s has more than %d operands", job->op->name, MAX_OPERANDS);
   mica_status status = mica_op_kernels(job->op, job->backend, job->dtype, job->face, &kernel, &phases);
   if (status < 0) return status;
-  if ((status = micah_safetensors_open(job->in, &file)) < 0) return status;
-  w.file = file;
-  w.args = calloc(1, job->op->args_size);
-  status = w.args ? prepare(&w) : mica_error(MICA_ERR_MEMORY, "%s: no memory for arguments", job->op->name);
+  work *w = calloc(1, sizeof *w);
+  if (w) w->args = calloc(1, job->op->args_size);
+  if (!w || !w->args) {
+    free(w);
+    return mica_error(MICA_ERR_MEMORY, "%s: no memory for arguments", job->op->name);
+  }
+  w->job = job;
+  w->op = job->op;
+  for (int i = 0; i < MAX_OPERANDS; i++) w->shared[i] = -1;
+  for (int face = 0; face < MICA_NFACE; face++) w->faces[face] = needs[job->face][face];
+  status = micah_safetensors_open(job->in, &w->file);
+  if (status >= 0) status = prepare(w);
+  if (status < 0) micac_op_close(w);
+  else *out = w;
+  return status;
+}
+
+mica_status micac_op_faces(mica_context *context, micac_op_work *w) {
+  static const int order[MICA_NFACE] = { MICA_FORWARD, MICA_JVP, MICA_BACKWARD, MICA_BACKWARD_JVP };
+  mica_status status = MICA_OK;
   for (int i = 0; status >= 0 && i < MICA_NFACE; i++)
-    if (w.faces[order[i]])
-      status = mica_op_run(context, job->op->name, job->backend, job->dtype, order[i], w.args);
-  if (status >= 0) status = write_out(&w);
-  for (int i = 0; i < MAX_WIRES; i++) free(w.buffers[i]);
-  for (int i = 0; i < MAX_OPERANDS; i++)
-    if (w.owner[i]) free(w.offsets[i]);
-  free(w.args);
-  micah_safetensors_close(file);
+    if (w->faces[order[i]])
+      status = mica_op_run(context, w->op->name, w->job->backend, w->job->dtype, order[i], w->args);
+  return status;
+}
+
+mica_status micac_op_run(mica_context *context, micac_op_job *job) {
+  micac_op_work *w;
+  mica_status status = micac_op_open(job, &w);
+  if (status >= 0) status = micac_op_faces(context, w);
+  if (status >= 0) status = micac_op_write(w);
+  micac_op_close(w);
   return status;
 }

@@ -17,4 +17,12 @@ typedef struct micac_op_job {
 
 mica_status micac_op_run(mica_context *context, micac_op_job *job);
 
+/* the same in parts, for who runs the faces more than once: arrays from job->in; forward and what job->face needs after
+ * it; job->out. the job must outlive the work. */
+typedef struct micac_op_work micac_op_work;
+mica_status micac_op_open(micac_op_job *job, micac_op_work **work);
+mica_status micac_op_faces(mica_context *context, micac_op_work *work);
+mica_status micac_op_write(micac_op_work *work);
+void        micac_op_close(micac_op_work *work);
+
 #endif

@@ -17,7 +17,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from table import FAULTS  # noqa: E402
+from table import EACH_ROOM, FAULTS  # noqa: E402
 
 SOURCES = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 
@@ -137,15 +137,30 @@ def plant(text, old, new, which):
     return text[:at] + new + text[at + len(old):]
 
 
-def rooms_of(wanted):
-    """rooms by their own name or that of an operation in them"""
+def rooms_by_op():
+    """operation -> room, from the one list"""
     room_of = {}
     with open(os.path.join(SOURCES, "kernels", "ops.def")) as file:
         for line in file:
             if line.startswith("MICA_OP("):
                 op, room = (w.strip() for w in line[len("MICA_OP("):line.index(")")].split(","))
                 room_of[op] = room
-    rooms = []
+    return room_of
+
+
+def groups_of(ops):
+    """operations that must turn red together; EACH_ROOM: the first one of every room by itself"""
+    if ops != EACH_ROOM:
+        return [ops]
+    first = {}
+    for op, room in rooms_by_op().items():
+        first.setdefault(room, op)
+    return list(first.values())
+
+
+def rooms_of(wanted):
+    """rooms by their own name or that of an operation in them"""
+    room_of, rooms = rooms_by_op(), []
     for name in wanted:
         room = name if name in FAULTS else room_of.get(name)
         if room not in FAULTS:
@@ -187,11 +202,13 @@ def main():
             name, ops, old, new = fault[:4]
             which = fault[4] if len(fault) > 4 else 0
             start = time.time()
-            if ops not in clean:
-                clean[ops] = check(os.path.join(build.folder, "bin", "check_ops"), ops)
-                if clean[ops]:
-                    print(f"RED WITHOUT A FAULT {ops}: {clean[ops]}", file=sys.stderr)
-                    bad += 1
+            groups = groups_of(ops)
+            for group in groups:
+                if group not in clean:
+                    clean[group] = check(os.path.join(build.folder, "bin", "check_ops"), group)
+                    if clean[group]:
+                        print(f"RED WITHOUT A FAULT {group}: {clean[group]}", file=sys.stderr)
+                        bad += 1
             with tempfile.TemporaryDirectory(prefix="mica-mutate-") as scratch:
                 shutil.copytree(os.path.join(SOURCES, "kernels"), os.path.join(scratch, "kernels"))
                 path = os.path.join(scratch, "kernels", name)
@@ -203,8 +220,11 @@ def main():
                     with open(path, "w") as file:
                         file.write(text)
                     program, why = build.check_ops(scratch, name, runner)
-                    why = check(program, ops) if program else why
-                    verdict = "STALE" if not program else "caught" if why else "SURVIVED"
+                    red = {group: check(program, group) for group in groups} if program else {}
+                    green = [group for group in groups if program and not red[group]]
+                    verdict = "STALE" if not program else "SURVIVED" if green else "caught"
+                    if program:
+                        why = f"still green: {', '.join(green)}" if green else red[groups[0]]
             bad += verdict != "caught"
             results.append({"room": room, "file": name, "ops": ops, "old": old, "new": new, "verdict": verdict, "by": why})
             if not options.json:
