@@ -7,6 +7,15 @@
 
 #include "mica/op.h"
 
+enum { SUM_CHUNK = 8 };                      /* tasks of a part, common/cuda_sums.cuh */
+
+/* bytes of scratch for an output without rows that sums the tasks of a slot: `cells` numbers a task. slots are device
+ * data: all tasks may share one */
+static inline size_t micak_sum_scratch(const mica_wire *w, int64_t tasks, int64_t cells, int64_t chunk) {
+  if (!w->data || tasks <= chunk || (!w->slot && w->task_stride != 0)) return 0;
+  return (size_t)(2 * ((tasks + chunk - 1) / chunk) * cells) * sizeof(double);
+}
+
 #ifdef MICA_HAVE_CUDA
 #define CUDA_PROTO_(op, face) \
   mica_status micak_##op##_##face##_cuda(const mica_exec *exec, const void *args, int64_t first, int64_t count)
@@ -15,14 +24,17 @@
   CUDA_PROTO_(op, backward);      \
   CUDA_PROTO_(op, jvp);           \
   CUDA_PROTO_(op, backward_jvp);
-#define CUDA_KERNELS(op, dtype)                                                     \
-  { MICA_CUDA, dtype, MICA_FORWARD, micak_##op##_forward_cuda, NULL },              \
-  { MICA_CUDA, dtype, MICA_BACKWARD, micak_##op##_backward_cuda, NULL },            \
-  { MICA_CUDA, dtype, MICA_JVP, micak_##op##_jvp_cuda, NULL },                      \
-  { MICA_CUDA, dtype, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cuda, NULL },
+#define CUDA_KERNELS(op, dtype) CUDA_KERNELS_WITH(op, dtype, NULL, NULL, NULL, NULL)
+/* with a split for each face, which asks for scratch: one unit, and no look at slots or offsets */
+#define CUDA_KERNELS_WITH(op, dtype, split_f, split_b, split_j, split_h)            \
+  { MICA_CUDA, dtype, MICA_FORWARD, micak_##op##_forward_cuda, split_f },           \
+  { MICA_CUDA, dtype, MICA_BACKWARD, micak_##op##_backward_cuda, split_b },         \
+  { MICA_CUDA, dtype, MICA_JVP, micak_##op##_jvp_cuda, split_j },                   \
+  { MICA_CUDA, dtype, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cuda, split_h },
 #else
 #define CUDA_PROTOS(op)
 #define CUDA_KERNELS(op, dtype)
+#define CUDA_KERNELS_WITH(op, dtype, split_f, split_b, split_j, split_h)
 #endif
 
 #endif

@@ -16,8 +16,9 @@ enum { BINARY_AV = 1, BINARY_BV = 2, BINARY_AT = 4, BINARY_BT = 8, BINARY_YD = 1
 struct binary_fn {
   int32_t which;                             /* operation x kind: uniform over the launch */
 
+  enum { INPUTS = 7, OUTPUTS = 1 };
   template <int N>
-  __device__ __forceinline__ void run(const float (&in)[MAP_INPUTS + 1][N], float (&out)[N]) const {
+  __device__ __forceinline__ void run(const float (&in)[INPUTS + 1][N], float (&out)[OUTPUTS][N]) const {
     switch (which) {
 #define BINARY_CASE(name, kind, value)                                                            \
   case binary_##name * BINARY_KINDS + kind:                                                       \
@@ -25,7 +26,7 @@ struct binary_fn {
       const float a = in[0][i], b = in[1][i], ta = in[2][i], tb = in[3][i], d = in[4][i];         \
       const float td = in[5][i], m = in[6][i];                                                    \
       (void)a, (void)b, (void)ta, (void)tb, (void)d, (void)td, (void)m;                           \
-      out[i] = value;                                                                             \
+      out[0][i] = value;                                                                          \
     }                                                                                             \
     break;
 #define BINARY_IF(name, value) ((int)reads_##name & BINARY_FIRST ? (value) : 0.0f)
@@ -61,23 +62,25 @@ static mica_status binary_run(const char *name, int number, int bits, int face, 
   static const int kinds[MICA_NFACE] = { BINARY_Y, BINARY_A, BINARY_YT, BINARY_A_TD };
   const mica_binary_args *a = static_cast<const mica_binary_args *>(args);
   const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
-  map_job job = {};
-  job.B = a->B, job.R = a->R, job.C = a->C, job.offsets = a->y.offsets;
-  job.reads = binary_reads(bits, face);
-  job.in[0] = map_side{ a->a.v, a->a.offsets, a->R, a->C };
-  job.in[1] = map_side{ a->b.v, a->b.offsets, a->Rb, a->Cb };
-  job.in[2] = map_side{ a->a.t, a->a.offsets, a->R, a->C };
-  job.in[3] = map_side{ a->b.t, a->b.offsets, a->Rb, a->Cb };
-  job.in[4] = map_side{ a->y.d, a->y.offsets, a->R, a->C };
-  job.in[5] = map_side{ a->y.td, a->y.offsets, a->R, a->C };
-  job.in[6] = map_side{ a->mask.v, a->mask.offsets, a->Rm, a->Cm };
+  const uint32_t reads = binary_reads(bits, face);
+  map_job<binary_fn> job = {};
+  job.B = a->B, job.R = (int32_t)a->R, job.C = (int32_t)a->C, job.offsets = a->y.offsets;
+  const struct { const mica_wire *wire; const mica_port *port; int64_t rows, cols; } in[] = {
+    { &a->a.v, &a->a, a->R, a->C },  { &a->b.v, &a->b, a->Rb, a->Cb }, { &a->a.t, &a->a, a->R, a->C },
+    { &a->b.t, &a->b, a->Rb, a->Cb }, { &a->y.d, &a->y, a->R, a->C },   { &a->y.td, &a->y, a->R, a->C },
+    { &a->mask.v, &a->mask, a->Rm, a->Cm },
+  };
+  for (int k = 0; k < 7; k++)
+    if (reads >> k & 1) job.in[k] = map_side(*in[k].wire, in[k].port->offsets, in[k].rows, in[k].cols, a->R, a->C);
   mica_status status = MICA_OK;
   for (int k = 0; k < (up ? 2 : 1) && status >= 0; k++) {
     const mica_port &port = !up ? a->y : k ? a->b : a->a;
     const mica_wire *by_face[MICA_NFACE] = { &port.v, &port.d, &port.t, &port.td };
-    job.out = map_side{ *by_face[face], port.offsets, up && k ? a->Rb : a->R, up && k ? a->Cb : a->C };
+    const int64_t rows = up && k ? a->Rb : a->R, cols = up && k ? a->Cb : a->C;
+    job.out_rows = (int32_t)rows, job.out_cols = (int32_t)cols;
+    job.out[0] = map_side(*by_face[face], port.offsets, rows, cols, a->R, a->C);
     binary_fn f = { number * BINARY_KINDS + kinds[face] + k };
-    status = map_run(name, job, f, exec->stream);
+    status = map_run(name, job, f, exec);
   }
   return status;
 }

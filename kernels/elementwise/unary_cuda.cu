@@ -16,8 +16,9 @@ struct unary_fn {
   int64_t approx;
   double  alpha, beta, lo, hi;
 
+  enum { INPUTS = 4, OUTPUTS = 1 };
   template <int N>
-  __device__ __forceinline__ void run(const float (&in)[MAP_INPUTS + 1][N], float (&out)[N]) const {
+  __device__ __forceinline__ void run(const float (&in)[INPUTS + 1][N], float (&out)[OUTPUTS][N]) const {
     const unary_fn *a = this;
     (void)a;
     switch (which) {
@@ -26,7 +27,7 @@ struct unary_fn {
     _Pragma("unroll") for (int i = 0; i < N; i++) {                                        \
       const float x = in[0][i], s = x, t = in[1][i], d = in[2][i], td = in[3][i];          \
       (void)x, (void)s, (void)t, (void)d, (void)td;                                        \
-      out[i] = value;                                                                      \
+      out[0][i] = value;                                                                    \
     }                                                                                      \
     break;
 #define UNARY_CASES(name, from, order, e0, e1, e2, w0, w1, w2)                             \
@@ -49,15 +50,16 @@ static mica_status unary_run(const char *name, int number, int from, int order, 
   const mica_port &s = forward || from == UNARY_FROM_X ? a->x : a->y, &port = down ? a->y : a->x;
   const mica_wire *by_face[MICA_NFACE] = { &port.v, &port.d, &port.t, &port.td };
   const uint32_t  first[MICA_NFACE] = { 1, 1 | 4, 1 | 2, 1 | 8 };
-  map_job job = {};
-  job.B = a->B, job.R = a->R, job.C = a->C, job.offsets = a->y.offsets;
-  job.reads = forward ? 1u : order == 0 ? 0u : face == MICA_BACKWARD_JVP && order > 1 ? 15u : first[face];
-  if (!forward && from == UNARY_FROM_N) job.reads &= ~1u;
-  job.in[0] = map_side{ s.v, s.offsets, a->R, a->C };
-  job.in[1] = map_side{ a->x.t, a->x.offsets, a->R, a->C };
-  job.in[2] = map_side{ a->y.d, a->y.offsets, a->R, a->C };
-  job.in[3] = map_side{ a->y.td, a->y.offsets, a->R, a->C };
-  job.out = map_side{ *by_face[face], port.offsets, a->R, a->C };
+  uint32_t reads = forward ? 1u : order == 0 ? 0u : face == MICA_BACKWARD_JVP && order > 1 ? 15u : first[face];
+  if (!forward && from == UNARY_FROM_N) reads &= ~1u;
+  map_job<unary_fn> job = {};
+  job.B = a->B, job.R = (int32_t)a->R, job.C = (int32_t)a->C, job.offsets = a->y.offsets;
+  job.out_rows = job.R, job.out_cols = job.C;
+  const mica_port *ports[] = { &s, &a->x, &a->y, &a->y };
+  const mica_wire *wires[] = { &s.v, &a->x.t, &a->y.d, &a->y.td };
+  for (int k = 0; k < 4; k++)
+    if (reads >> k & 1) job.in[k] = map_side(*wires[k], ports[k]->offsets, a->R, a->C, a->R, a->C);
+  job.out[0] = map_side(*by_face[face], port.offsets, a->R, a->C, a->R, a->C);
   unary_fn f = { number * MICA_NFACE + face, a->approx, a->alpha, a->beta, a->lo, a->hi };
   return map_run_each(name, job, f, exec->stream);
 }
