@@ -25,14 +25,20 @@ static inline size_t micak_sum_scratch(const mica_wire *w, int64_t tasks, int64_
   CUDA_PROTO_(op, jvp);           \
   CUDA_PROTO_(op, backward_jvp);
 #define CUDA_KERNELS(op, dtype) CUDA_KERNELS_WITH(op, dtype, NULL, NULL, NULL, NULL)
-/* with a split for each face, which asks for scratch: one unit, and no look at slots or offsets */
+/* with a split for each face, made by CUDA_SPLIT, which asks for scratch from sizes alone: one unit */
 #define CUDA_KERNELS_WITH(op, dtype, split_f, split_b, split_j, split_h)            \
   { MICA_CUDA, dtype, MICA_FORWARD, micak_##op##_forward_cuda, split_f },           \
   { MICA_CUDA, dtype, MICA_BACKWARD, micak_##op##_backward_cuda, split_b },         \
   { MICA_CUDA, dtype, MICA_JVP, micak_##op##_jvp_cuda, split_j },                   \
   { MICA_CUDA, dtype, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cuda, split_h },
+#define CUDA_SPLIT(name, type, bytes)                                                           \
+  static void name(const void *args, mica_split *split) {                                       \
+    const type *a = (const type *)args;                                                         \
+    *split = (mica_split){ .units = 1, .grain = 1, .scratch_bytes = (bytes) };                  \
+  }
 #else
 #define CUDA_PROTOS(op)
+#define CUDA_SPLIT(name, type, bytes)
 #define CUDA_KERNELS(op, dtype)
 #define CUDA_KERNELS_WITH(op, dtype, split_f, split_b, split_j, split_h)
 #endif

@@ -45,6 +45,11 @@ static void binary_split_backward_jvp_sums(const void *args, mica_split *split) 
   split_sums(args, MICA_BACKWARD_JVP, split);
 }
 
+CUDA_SPLIT(cuda_split_backward, mica_binary_args,
+           a->Rb == 1 && !a->b.offsets ? micak_sum_scratch(&a->b.d, a->B, a->Cb, SUM_CHUNK) : 0)
+CUDA_SPLIT(cuda_split_backward_jvp, mica_binary_args,
+           a->Rb == 1 && !a->b.offsets ? micak_sum_scratch(&a->b.td, a->B, a->Cb, SUM_CHUNK) : 0)
+
 /* a size left open is that of a; else 1 or the same */
 static mica_status fit(const char *what, const char *axis, int64_t *size, int64_t full) {
   if (*size < 0) *size = full;
@@ -142,7 +147,8 @@ static const mica_case where_cases[] = {
     { MICA_CPU, MICA_F32, MICA_JVP, micak_##name##_jvp_cpu, binary_split_jvp },                                  \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_cpu, binary_split_backward_jvp },       \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_sums_cpu, binary_split_backward_jvp_sums }, \
-    CUDA_KERNELS(name, MICA_F32)                                                                                 \
+    CUDA_KERNELS_WITH(name, MICA_F32, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)                  \
+    CUDA_KERNELS_WITH(name, MICA_BF16, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)                 \
   };
 
 #define DESCRIPTOR(name, text, count_dims, count_operands, list_cases, complete)                                 \

@@ -115,6 +115,7 @@ static const double two[2] = { 2, 2 }, three[2] = { 3, 3 }, five[2] = { 5, 5 };
     { MICA_CPU, MICA_F32, MICA_JVP, micak_##name##_jvp_cpu, unary_split_jvp },                              \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_cpu, unary_split_backward_jvp },   \
     CUDA_KERNELS(name, MICA_F32)                                                                            \
+    CUDA_KERNELS(name, MICA_BF16)                                                                           \
   };
 
 #define DESCRIPTOR(name, text, list_params, count_params, list_cases, complete)                                    \

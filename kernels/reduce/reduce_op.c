@@ -1,4 +1,5 @@
 /* tables of sum, mean, max, logsumexp */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "reduce/reduce_internal.h"
@@ -49,6 +50,11 @@ static void split_cells(const mica_reduce_args *a, int face, mica_split *split) 
   static void how##_backward_jvp(const void *args, mica_split *split) { how(args, MICA_BACKWARD_JVP, split); }
 SPLITS(split_map)
 SPLITS(split_cells)
+
+CUDA_SPLIT(cuda_split_forward, mica_reduce_args,
+           a->axis == REDUCE_COLUMN ? 0 : micak_sum_scratch(&a->y.v, a->B, a->Cy, SUM_CHUNK))
+CUDA_SPLIT(cuda_split_jvp, mica_reduce_args,
+           a->axis == REDUCE_COLUMN ? 0 : micak_sum_scratch(&a->y.t, a->B, a->Cy, SUM_CHUNK))
 
 static void reduce_cost(const void *args, int face, double *flop, double *bytes) {
   const mica_reduce_args *a = args;
@@ -122,9 +128,12 @@ EXAMPLE(logsumexp, "B=1 R=2 C=2 axis=column")
   CPU_DISPATCH(name##_jvp)                                                                                         \
   CPU_DISPATCH(name##_backward_jvp)                                                                                \
   REF_PROTOS(name);                                                                                                \
+  CUDA_PROTOS(name)                                                                                                \
   static const mica_kernel name##_kernels[] = {                                                                    \
     REF_KERNELS(name), KERNEL(name, MICA_FORWARD, forward, split_0), KERNEL(name, MICA_BACKWARD, backward, split_1),\
     KERNEL(name, MICA_JVP, jvp, split_1), KERNEL(name, MICA_BACKWARD_JVP, backward_jvp, split_1),                  \
+    CUDA_KERNELS_WITH(name, MICA_F32, cuda_split_forward, NULL, cuda_split_jvp, NULL)                              \
+    CUDA_KERNELS_WITH(name, MICA_BF16, cuda_split_forward, NULL, cuda_split_jvp, NULL)                             \
   };                                                                                                               \
   extern const mica_op mica_op_##name;                                                                             \
   const mica_op        mica_op_##name = {                                                                          \
