@@ -126,7 +126,7 @@ static void feature_favor(const feature_row *w) {
   if (tangent) feature_favor_back(w, h, total, w->xt, 0);
 }
 
-/* ---- softmax, silu_l2 ---- */
+/* ---- softmax, l1, l2 ---- */
 
 static void feature_softmax(const feature_row *w) {
   int64_t D = w->D;
@@ -161,13 +161,14 @@ static void feature_softmax(const feature_row *w) {
                          n););
 }
 
-/* s, slope s' and bend s'' of silu into three parts; s_t = s' x_t into a fourth */
-static void feature_silu_l2(const feature_row *w) {
+/* s, slope s' and bend s'' of silu (or of s = x) into three parts; s_t = s' x_t into a fourth */
+static inline void feature_length(const feature_row *w, int silu) {
   int64_t D = w->D;
   float *s = feature_part(w, 0), *st = feature_part(w, 1), *slope = feature_part(w, 2), *bend = feature_part(w, 3);
   int tangent = w->face == MICA_JVP || w->face == MICA_BACKWARD_JVP;
   int back = w->face == MICA_BACKWARD || w->face == MICA_BACKWARD_JVP;
-  MICAK_COLUMNS(D, vf x = micak_ld(w->x + c, n), p = 1.0f / (1.0f + v_exp(v_zero() - x)), q = p * (1.0f - p);
+  MICAK_COLUMNS(D, vf x = micak_ld(w->x + c, n), p = silu ? 1.0f / (1.0f + v_exp(v_zero() - x)) : v_set1(1);
+                vf q = p * (1.0f - p);
                 vf first = v_fma(x, q, p); micak_st(s + c, x * p, n); micak_st(slope + c, first, n);
                 micak_st(bend + c, q * v_fma(x, v_fma(v_set1(-2), p, v_set1(1)), v_set1(2)), n);
                 if (tangent) micak_st(st + c, first * micak_ld(w->xt + c, n), n););
@@ -191,6 +192,32 @@ static void feature_silu_l2(const feature_row *w) {
                 ds_t = v_fma(y, v_set1(of_s), v_fma(micak_ld(st + c, n), v_set1(-cube * dot), ds_t));
                 micak_st(w->out + c, v_fma(micak_ld(bend + c, n) * micak_ld(w->xt + c, n), ds,
                                            micak_ld(slope + c, n) * ds_t), n););
+}
+
+static void feature_silu_l2(const feature_row *w) { feature_length(w, 1); }
+static void feature_l2(const feature_row *w) { feature_length(w, 0); }
+
+/* a lane beyond n is 0, and so is its sign */
+static inline vf feature_sign(vf x) { return v_keep(v_gt(x, v_zero()), v_set1(1)) - v_keep(v_lt(x, v_zero()), v_set1(1)); }
+static void feature_l1(const feature_row *w) {
+  int64_t D = w->D;
+  int tangent = w->face == MICA_JVP || w->face == MICA_BACKWARD_JVP;
+  int back = w->face == MICA_BACKWARD || w->face == MICA_BACKWARD_JVP;
+  vf sum[4] = { v_zero(), v_zero(), v_zero(), v_zero() }, sum_t[4] = { v_zero(), v_zero(), v_zero(), v_zero() };
+  MICAK_COLUMNS(D, vf x = micak_ld(w->x + c, n), r = feature_sign(x); sum[k] = v_fma(r, x, sum[k]);
+                if (tangent) sum_t[k] = v_fma(r, micak_ld(w->xt + c, n), sum_t[k]););
+  float over = 1 / (micak_sum4(sum) + (float)w->a->eps), s_t = tangent ? micak_sum4(sum_t) : 0;
+  if (!back) {
+    MICAK_COLUMNS(D, vf y = micak_ld(w->x + c, n) * over;
+                  micak_st(w->out + c, tangent ? (micak_ld(w->xt + c, n) - y * s_t) * over : y, n););
+    return;
+  }
+  float dot = feature_dot(w->g, w->x, D) * over, dot_t = 0;
+  if (tangent)
+    dot_t = (feature_dot(w->gt, w->x, D) + feature_dot(w->g, w->xt, D) - dot * s_t) * over;
+  MICAK_COLUMNS(D, vf r = feature_sign(micak_ld(w->x + c, n)), d = (micak_ld(w->g + c, n) - r * dot) * over;
+                vf d_t = tangent ? (micak_ld(w->gt + c, n) - r * dot_t - d * s_t) * over : d;
+                micak_st(w->out + c, d_t, n););
 }
 
 /* ---- rows ---- */
@@ -219,7 +246,8 @@ static void feature_put(void *to, int64_t m, int64_t d, double w) {
 
 static mica_status feature_rows(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {
   static const feature_fn maps[FEATURE_MAPS] = { feature_identity, feature_elu1,    feature_dpfp,
-                                                 feature_favor,    feature_softmax, feature_silu_l2 };
+                                                 feature_favor,    feature_softmax, feature_silu_l2,
+                                                 feature_l1,       feature_l2 };
   static const int out_bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
   const feature_call *call = args;
   const mica_feature_map_args *a = call->a;

@@ -5,7 +5,8 @@
 #include "common/philox.h"
 #include "feature_map/feature_map.h"
 
-enum { FEATURE_IDENTITY, FEATURE_ELU1, FEATURE_DPFP, FEATURE_FAVOR, FEATURE_SOFTMAX, FEATURE_SILU_L2, FEATURE_MAPS };
+enum { FEATURE_IDENTITY, FEATURE_ELU1, FEATURE_DPFP, FEATURE_FAVOR, FEATURE_SOFTMAX, FEATURE_SILU_L2, FEATURE_L1,
+       FEATURE_L2, FEATURE_MAPS };
 enum { FEATURE_MOST_D = 256, FEATURE_MOST_F = 4096 };
 
 /* doubles that feature_directions works in: one block of orthogonal rows */

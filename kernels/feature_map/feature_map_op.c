@@ -12,11 +12,11 @@ static const mica_dim dims[] = {
   { "B", AT(B) }, { "T", AT(T) }, { "H", AT(H) }, { "D", AT(D) }, { "F", AT(F) },
 };
 static const mica_param params[] = {
-  { "map", MICA_PARAM_CHOICE, AT(map), FEATURE_ELU1, 0, FEATURE_MAPS - 1, "identity|elu1|dpfp|favor|softmax|silu_l2",
+  { "map", MICA_PARAM_CHOICE, AT(map), FEATURE_ELU1, 0, FEATURE_MAPS - 1, "identity|elu1|dpfp|favor|softmax|silu_l2|l1|l2",
     "the map" },
   { "nu", MICA_PARAM_INT, AT(nu), 1, 1, 2 * FEATURE_MOST_D, NULL, "dpfp: how many neighbours, F = 2 D nu" },
   { "seed", MICA_PARAM_INT, AT(seed), 0, 0, 9007199254740992.0, NULL, "favor: of the directions" },
-  { "eps", MICA_PARAM_REAL, AT(eps), 1e-6, 0, 1, NULL, "silu_l2: added to the squared length" },
+  { "eps", MICA_PARAM_REAL, AT(eps), 1e-6, 0, 1, NULL, "silu_l2, l2: added to the squared length; l1: to the sum" },
 };
 static const mica_operand operands[] = {
   { "x", "B T H D", AT(x), MICA_IN, MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T), MICA_WRITES_IN,
@@ -92,6 +92,10 @@ static const mica_case cases[] = {
   { "B=1 T=2 H=1 D=33 map=softmax", 0 },
   { "B=2 T=3 H=2 D=7 map=silu_l2", 0 },
   { "B=1 T=2 H=1 D=33 map=silu_l2 eps=0.1", 0 },
+  { "B=2 T=3 H=2 D=7 map=l1", 0 },
+  { "B=1 T=2 H=1 D=33 map=l1 eps=0.5", 0 },
+  { "B=2 T=3 H=2 D=7 map=l2", 0 },
+  { "B=1 T=2 H=1 D=33 map=l2 eps=0.1", 0 },
   { "B=128 T=6 H=16 D=16 map=elu1", MICA_CASE_BENCH },
   { "B=128 T=6 H=16 D=16 map=dpfp nu=2", MICA_CASE_BENCH },
   { "B=16 T=64 H=16 D=16 F=64 map=favor", MICA_CASE_BENCH | MICA_CASE_SLOW },
@@ -109,7 +113,7 @@ static const mica_example example = { "B=1 T=1 H=1 D=2 map=dpfp", wires, MICA_CO
 
 const mica_op mica_op_feature_map = {
   .size = sizeof(mica_op), .name = "feature_map",
-  .doc = "feature maps of queries and keys: identity, elu1, dpfp, favor, softmax, silu_l2",
+  .doc = "feature maps of queries and keys: identity, elu1, dpfp, favor, softmax, silu_l2, l1, l2",
   .args_size = sizeof(mica_feature_map_args), .dims = dims, .n_dims = MICA_COUNT(dims), .params = params,
   .n_params = MICA_COUNT(params), .operands = operands, .n_operands = MICA_COUNT(operands), .kernels = kernels,
   .n_kernels = MICA_COUNT(kernels), .cases = cases, .n_cases = MICA_COUNT(cases), .example = &example, .budget = 2,

@@ -224,7 +224,9 @@ def dpfp(x, nu):
 
 for _map, _f in {"identity": lambda x: x * 1, "elu1": lambda x: F.elu(x) + 1, "dpfp nu=2": lambda x: dpfp(x, 2),
                  "softmax": lambda x: torch.softmax(x, -1),
-                 "silu_l2 eps=0.25": lambda x: F.silu(x) / torch.sqrt((F.silu(x) ** 2).sum(-1, keepdim=True) + 0.25)}.items():
+                 "silu_l2 eps=0.25": lambda x: F.silu(x) / torch.sqrt((F.silu(x) ** 2).sum(-1, keepdim=True) + 0.25),
+                 "l1 eps=0.25": lambda x: x / (x.abs().sum(-1, keepdim=True) + 0.25),
+                 "l2 eps=0.25": lambda x: x / torch.sqrt((x ** 2).sum(-1, keepdim=True) + 0.25)}.items():
     golden("feature_map", f"B=2 T=2 H=2 D=3 map={_map}", {"x": (2, 2, 2, 3)}, domain={"x": "away0"})(_f)
 
 # ---- embedding, positions ----

@@ -165,6 +165,8 @@ FAULTS = {
         ("feature_map/feature_map_cpu.c", "feature_map", "ut = ut - square_t;", ""),
         ("feature_map/feature_map_cpu.c", "feature_map", "g_mean_t = micak_sum4(dot_t)", "g_mean_t = 0 * micak_sum4(dot_t)"),
         ("feature_map/feature_map_cpu.c", "feature_map", "p.at += h * w->stride[1];", "p.at += h * w->stride[1] * (h < 1);"),
+        ("feature_map/feature_map_cpu.c", "feature_map", "- r * dot_t - d * s_t) * over", "- r * dot_t) * over"),
+        ("feature_map/feature_map_ref.inc", "feature_map", "w->r[i] * dot) / s;", "dot) / s;"),
         ("feature_map/feature_map_op.c", "feature_map", "2 * a->D * a->nu : a->map", "2 * a->D : a->map"),
     ],
     "delta_rule": [
