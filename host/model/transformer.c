@@ -1,13 +1,15 @@
-/* a pre-norm decoder as in GPT-2 (Radford et al. 2019): x += proj(attention(norm(x))); x += down(act(up(norm(x)))). */
+/* a pre-norm decoder as in GPT-2 (Radford et al. 2019): x += proj(attention(norm(x))); x += down(act(up(norm(x)))).
+ * other mixers than attention: mixers.h. */
 #include <math.h>
 #include <stdio.h>
 
-#include "host/model/models.h"
+#include "host/model/mixers.h"
 
 typedef struct config {
   int64_t layers, width, heads, positions, norm, activation, mask, max_length;
   double  mlp, init, eps;
   int32_t bias;
+  micah_mixer mixer;
 } config;
 
 #define ACTIVATIONS "gelu|gelu_tanh|relu|silu"
@@ -31,6 +33,7 @@ static const mica_key keys[] = {
   KEY(bias, MICA_KEY_BOOL, "yes", 0, 0, NULL, "biases in linear maps and layernorm"),
   KEY(init, MICA_KEY_REAL, "0.02", 0, 10, NULL,
       "standard deviation of initial weights; residual projections have 1/sqrt(2 layers) of it"),
+  MICAH_MIXER_KEYS(config, mixer),
 };
 
 static mica_value norm(mica_program *p, const config *c, mica_value x, const char *path) {
@@ -48,12 +51,7 @@ static mica_value norm(mica_program *p, const config *c, mica_value x, const cha
 /* act(x w^T + b) + res; res -1: none */
 static mica_value linear(mica_program *p, const config *c, mica_value x, int64_t from, int64_t to, double scale,
                          const char *settings, mica_value res, const char *path) {
-  mica_init normal = { MICA_INIT_NORMAL, scale }, zero = { MICA_INIT_ZERO, 0 };
-  mica_bind binds[4] = { { "x", x }, { "w", micah_model_param(p, normal, to, from, "%s.weight", path) } };
-  int32_t n = 2;
-  if (c->bias) binds[n++] = (mica_bind){ "b", micah_model_param(p, zero, to, 0, "%s.bias", path) };
-  if (res >= 0) binds[n++] = (mica_bind){ "res", res };
-  return mica_program_op(p, path, "linear", settings, n, binds);
+  return micah_model_linear(p, x, from, to, scale, c->bias, settings, res, path);
 }
 
 static mica_value attention(mica_program *p, const config *c, mica_value x, int64_t layer) {
@@ -84,8 +82,13 @@ static mica_value block(mica_program *p, const config *c, mica_value x, int64_t 
   static const char *const parts[] = { "ln1", "attn.qkv", "attn.proj", "ln2", "mlp.up", "mlp.act", "mlp.down" };
   for (int i = 0; i < 7; i++) snprintf(path[i], sizeof path[i], "blocks.%lld.%s", (long long)layer, parts[i]);
   mica_value h = norm(p, c, x, path[0]);
-  h = linear(p, c, h, width, 3 * width, c->init, NULL, -1, path[1]);
-  h = attention(p, c, h, layer);
+  if (c->mixer.kind == MICAH_MIXER_ATTENTION) {
+    h = attention(p, c, linear(p, c, h, width, 3 * width, c->init, NULL, -1, path[1]), layer);
+  } else {
+    char mixer[64];
+    snprintf(mixer, sizeof mixer, "blocks.%lld.mixer", (long long)layer);
+    h = micah_model_mixer(p, &c->mixer, &(micah_mixer_place){ width, c->heads, c->init, c->bias, mixer }, h);
+  }
   x = linear(p, c, h, width, width, residual, NULL, x, path[2]);
   h = norm(p, c, x, path[3]);
   h = linear(p, c, h, width, hidden, c->init, NULL, -1, path[4]);
@@ -100,6 +103,9 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   if (c->width % c->heads)
     return mica_error(MICA_ERR_CONFIG, "model transformer: width %lld is not a multiple of heads %lld",
                       (long long)c->width, (long long)c->heads);
+  if (c->mixer.kind != MICAH_MIXER_ATTENTION && (c->positions == POSITIONS_ROTARY || c->mask))
+    return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions and mask are attention's; a memory reads "
+                      "the tokens in order: expected positions learned or none, mask causal");
   if (c->positions == POSITIONS_ROTARY && c->width / c->heads % 2)
     return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions need an even head size, got %lld / %lld",
                       (long long)c->width, (long long)c->heads);
@@ -124,7 +130,7 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
 const mica_model micah_model_transformer = {
   .size = sizeof(mica_model),
   .name = "transformer",
-  .doc = "pre-norm decoder with softmax attention, as GPT-2",
+  .doc = "pre-norm decoder as GPT-2, with softmax attention or a memory",
   .keys = keys,
   .n_keys = MICA_COUNT(keys),
   .config_size = sizeof(config),

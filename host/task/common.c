@@ -16,3 +16,8 @@ mica_status micah_task_env_check(const mica_family_env *env, const char *family)
                       family, (long long)env->tasks_per_step, (long long)env->steps);
   return MICA_OK;
 }
+
+int32_t micah_task_below(micak_stream *stream, int64_t n) {
+  int64_t i = (int64_t)(micak_stream_uniform(stream) * (double)n);
+  return (int32_t)(i < n ? i : n - 1);
+}

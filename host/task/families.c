@@ -1,7 +1,8 @@
 #include "host/task/families.h"
 
 /* the one list: a new family is its file and a line here */
-#define FAMILIES(X) X(linear_regression) X(sinusoid) X(few_shot_sinusoid) X(categorical) X(piecewise) X(bytes)
+#define FAMILIES(X) X(linear_regression) X(sinusoid) X(few_shot_sinusoid) X(categorical) X(piecewise) X(bytes) \
+  X(associative_retrieval) X(remapped_labels)
 
 #define DECLARE(name) extern const mica_family micah_family_##name;
 FAMILIES(DECLARE)

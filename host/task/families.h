@@ -15,4 +15,7 @@ micak_philox_key micah_task_key(const mica_family_env *env, const char *family, 
 /* checks that every family needs: struct sizes, split, steps. names the family in its message. */
 mica_status micah_task_env_check(const mica_family_env *env, const char *family);
 
+/* next whole number in [0, n) of a stream of uniforms; n is far below 2^53 */
+int32_t micah_task_below(micak_stream *stream, int64_t n);
+
 #endif

@@ -78,7 +78,7 @@ static void check(const char *config) {
   for (int64_t i = 0; i < n; i++) slope += m.g[i] * m.d[i], length += fabs(m.g[i] * m.d[i]);
   /* two widths and Richardson's extrapolation: error of fourth order */
   for (int k = 0; k < 2; k++) {
-    double step = k ? 1e-4 : 2e-4;
+    double step = k ? 5e-5 : 1e-4;
     for (int64_t i = 0; i < n; i++) moved[i] = m.p[i] + step * m.d[i];
     double up = run_at(&m, moved, ga, NULL);
     for (int64_t i = 0; i < n; i++) moved[i] = m.p[i] - step * m.d[i];
@@ -111,6 +111,20 @@ static void transformers(void **state) {
   check(JOB(REGRESSION ", layout: joined", SMALL ", positions: none, mask: full, activation: gelu_tanh, bias: no"));
   check(JOB("name: categorical, symbols: 5, length: 9", SMALL ", positions: rotary"));
   check(JOB("name: categorical, symbols: 2, length: 6", SMALL ", positions: learned, norm: rmsnorm"));
+}
+
+/* memories in place of attention, with each of their features and layer variants */
+static void mixers(void **state) {
+  (void)state;
+  check(JOB(REGRESSION, SMALL ", mixer: linear_attention"));
+  check(JOB(REGRESSION, SMALL ", mixer: linear_attention, feature_map: favor, features: 5, output_norm: no"));
+  check(JOB(REGRESSION, SMALL ", mixer: linear_attention, feature_map: identity, normaliser: no"));
+  check(JOB(REGRESSION, SMALL ", mixer: delta_rule, gate: yes"));
+  check(JOB(REGRESSION, SMALL ", mixer: delta_rule, feature_map: dpfp, nu: 2, feature_norm: l1, max_rate: 2"));
+  check(JOB(REGRESSION, SMALL ", mixer: delta_rule, feature_map: softmax, feature_norm: l2"));
+  check(JOB(REGRESSION, SMALL ", mixer: gated_delta, bias: no, decay_init: 1"));
+  check(JOB("name: associative_retrieval, keys: 3, values: 3, pairs: 4, rebind: yes",
+            SMALL ", mixer: gated_delta, decay: channel, decay_init: 0, positions: none"));
 }
 
 static void ragged_tasks(void **state) {
@@ -172,8 +186,8 @@ static void plans_are_tight(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = { cmocka_unit_test(transformers), cmocka_unit_test(ragged_tasks),
-                                      cmocka_unit_test(perceptron), cmocka_unit_test(names_of_parameters),
+  const struct CMUnitTest tests[] = { cmocka_unit_test(transformers), cmocka_unit_test(mixers),
+                                      cmocka_unit_test(ragged_tasks), cmocka_unit_test(perceptron), cmocka_unit_test(names_of_parameters),
                                       cmocka_unit_test(plans_are_tight) };
   return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
