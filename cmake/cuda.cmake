@@ -86,4 +86,6 @@ elseif(MICA_CUDA STREQUAL "PTXSIM")
   set(cuda_links ${ptxsim_library} stdc++)
 endif()
 # a target, so that several programs do not each run the commands at the same time
-add_custom_target(mica_cuda DEPENDS ${cuda_objects} ${ptxsim_library})
+if(NOT MICA_CUDA STREQUAL "SIMT")
+  add_custom_target(mica_cuda DEPENDS ${cuda_objects} ${ptxsim_library})
+endif()
