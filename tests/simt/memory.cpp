@@ -79,8 +79,12 @@ void on_fault(int, siginfo_t *info, void *context) {
 }
 #endif
 
-void protect(int how) {
-  if (option().protect) mprotect(arena_base, EACH * (size_t)option().devices, how);
+/* by the processor's protection keys where it has them: cheap, and a matter of this thread alone. else, only where it is
+ * asked for, by the page table, for all threads */
+int key = -1;
+void protect(bool open) {
+  if (key >= 0) pkey_set(key, open ? 0 : PKEY_DISABLE_ACCESS);
+  else if (option().protect > 1) mprotect(arena_base, (size_t)(arena_end - arena_base), open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 }
@@ -93,14 +97,14 @@ const settings &option() {
 void arena_init() {
   if (arena_base) return;
   size_t bytes = EACH * (size_t)(option().devices ? option().devices : 1);
-  void  *at = mmap(nullptr, bytes, option().protect ? PROT_NONE : PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void  *at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) {
     fprintf(stderr, "simt: no address space for %d devices: set MICA_SIMT_DEVICES\n", option().devices);
     abort();
   }
   arena_base = static_cast<char *>(at);
   arena_end = arena_base + bytes;
+  if (option().protect && (key = pkey_alloc(0, 0)) >= 0 && pkey_mprotect(at, bytes, PROT_READ | PROT_WRITE, key)) key = -1;
 #if !SIMT_ASAN
   static char      stack[64 * 1024];
   stack_t          alternate = {};
@@ -147,10 +151,10 @@ int arena_device(const void *at) {
 
 opened::opened() {
   arena_init();
-  if (!opened_depth++) protect(PROT_READ | PROT_WRITE);
+  if (!opened_depth++) protect(true);
 }
 opened::~opened() {
-  if (!--opened_depth) protect(PROT_NONE);
+  if (!--opened_depth) protect(false);
 }
 
 }
