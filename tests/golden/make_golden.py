@@ -112,6 +112,38 @@ for _ta in (0, 1):
 # ---- attention: scores as a matrix, softmax by its definition ----
 def attention(q, k, v, scale=None, bias=None, slopes=None, see=lambda own, j: j <= own, show=None):
     """see(own key, key): the mask; show (B,T,S): a mask of its own"""
+# ---- images, channels last ----
+def conv2d(x, w, b=None, pad=0, stride=1):
+    tasks = [F.conv2d(x[i].permute(0, 3, 1, 2), w[i], None if b is None else b[i], stride, pad).permute(0, 2, 3, 1)
+             for i in range(x.shape[0])]
+    return torch.stack(tasks)
+
+
+golden("conv2d", "B=2 T=2 H=3 W=4 I=2 O=2 K=3 pad=1",
+       {"x": (2, 2, 3, 4, 2), "w": (2, 2, 2, 3, 3), "b": (2, 2)})(lambda x, w, b: conv2d(x, w, b, 1))
+golden("conv2d", "B=1 T=1 H=5 W=4 I=1 O=3 K=2 stride=2 b=none",
+       {"x": (1, 1, 5, 4, 1), "w": (1, 3, 1, 2, 2)})(lambda x, w: conv2d(x, w, None, 0, 2))
+
+
+def batch_norm(x, w=None, b=None, eps=1e-5):
+    mean = x.mean((1, 2))
+    rstd = 1 / torch.sqrt(((x - mean[:, None, None]) ** 2).mean((1, 2)) + eps)
+    y = (x - mean[:, None, None]) * rstd[:, None, None]
+    y = y if w is None else y * w[:, None, None]
+    return (y if b is None else y + b[:, None, None]), mean, rstd
+
+
+golden("batch_norm", "B=2 T=3 P=2 C=3", {"x": (2, 3, 2, 3), "w": (2, 3), "b": (2, 3)}, saved=("mean", "rstd"))(
+    batch_norm)
+golden("batch_norm", "B=1 T=2 P=3 C=2 eps=0.1 w=none b=none", {"x": (1, 2, 3, 2)}, saved=("mean", "rstd"))(
+    lambda x: batch_norm(x, eps=0.1))
+golden("max_pool", "B=2 T=1 H=5 W=4 C=2", {"x": (2, 1, 5, 4, 2)})(
+    lambda x: torch.stack([F.max_pool2d(i.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) for i in x]))
+golden("max_pool", "B=1 T=2 H=3 W=6 C=1 size=3", {"x": (1, 2, 3, 6, 1)})(
+    lambda x: torch.stack([F.max_pool2d(i.permute(0, 3, 1, 2), 3).permute(0, 2, 3, 1) for i in x]))
+
+# ---- attention ----
+def attention(q, k, v, scale=None, causal=True):
     t, s, h, g = q.shape[1], k.shape[1], q.shape[2], k.shape[2]
     head = torch.tensor([i * g // h for i in range(h)])
     k, v = k[:, :, head], v[:, :, head]

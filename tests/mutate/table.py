@@ -191,6 +191,31 @@ FAULTS = {
         ("common/memory.h", "gated_delta", "{ 1, 0, -1 }, { 0, 1, 2 }", "{ 1, 0, 2 }, { 0, 1, 2 }"),
         ("gated_delta/gated_delta_internal.h", "gated_delta", "a->A == a->K ? MICAK_DECAY_CHANNEL", "a->A == 1 ? MICAK_DECAY_CHANNEL"),
     ],
+    "conv": [
+        ("conv/conv2d_ref.inc", "conv2d", "DY(td) * WEIGHT(v) + DY(d) * WEIGHT(t)", "DY(td) * WEIGHT(v)"),
+        ("conv/conv2d_ref.inc", "conv2d", "dyt * X(v) + dy * X(t)", "dyt * X(v)"),
+        ("conv/conv2d_ref.inc", "conv2d", "y % a->stride == 0 && x % a->stride == 0 && ", ""),
+        ("conv/conv2d_cpu.c", "conv2d", "turned ? K - 1 - ky : ky", "ky"),
+        ("conv/conv2d_cpu.c", "conv2d", "q0 = shift < 0 ? (-shift + s - 1) / s : 0", "q0 = shift < 0 ? -shift / s : 0"),
+        ("conv/conv2d_cpu.c", "conv2d", "{ &a->x.t, &a->w.v }, { &a->x.v, &a->w.t }", "{ &a->x.t, &a->w.v }, { &a->x.t, &a->w.t }"),
+        ("conv/conv2d_cpu.c", "conv2d", "*at = add ? *at + value : value;", "*at = value;"),
+        ("conv/conv2d_cpu.c", "conv2d", "for (int64_t b = begin; b < end; b++) {", "for (int64_t b = begin; b < begin + 1; b++) {"),
+        ("conv/conv2d_internal.h", "conv2d", "return (n + 63) / 64 * 64;", "return n;"),
+    ],
+    "batch_norm": [
+        ("batch_norm/batch_norm_ref.inc", "batch_norm", "(rstd_t * w + rstd * w_t) *", "(rstd_t * w) *"),
+        ("batch_norm/batch_norm_ref.inc", "batch_norm", "- xh_t * (e / N)", ""),
+        ("batch_norm/batch_norm_ref.inc", "batch_norm", "square / N + (real)a->eps", "square / (N + 1) + (real)a->eps"),
+        ("batch_norm/batch_norm_cpu.c", "batch_norm", "v_fma(-ht.v[i], e.v[i], gt.v[i] - d_t.v[i])", "gt.v[i] - d_t.v[i]"),
+        ("batch_norm/batch_norm_cpu.c", "batch_norm", "for (int64_t b = begin; b < end; b++) {", "for (int64_t b = begin; b < begin + 1; b++) {"),
+        ("batch_norm/batch_norm_cpu.c", "batch_norm", "lanes part = { { { 0 } } };", "static lanes part;"),
+    ],
+    "pool": [
+        ("pool/max_pool_ref.inc", "max_pool", "> X(v, h, w)) h =", ">= X(v, h, w)) h ="),
+        ("pool/max_pool_cpu.c", "max_pool", "vm more = v_gt(next, best);", "vm more = v_ge(next, best);"),
+        ("pool/max_pool_cpu.c", "max_pool", "if (h < a->P * window && w < a->Q * window) continue;", "continue;"),
+        ("pool/max_pool_cpu.c", "max_pool", "v_keep(v_eq(at, v_set1((float)k)), g), n, dx.add);", "v_keep(v_eq(at, v_set1((float)k)), g), n, 0);"),
+    ],
     # what all rooms stand on: slots, add flags, -1, reference runner
     "common": [
         ("common/op.h", EACH_ROOM, "if (!wire->data || s < 0) return NULL;", "if (!wire->data) return NULL;\n  if (s < 0) s = 0;"),

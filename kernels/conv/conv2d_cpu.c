@@ -1,0 +1,361 @@
+/* conv2d on the CPU. channels lie side by side, so that the terms of one ky are a row of K I numbers of the padded image:
+ * a tile of PIXELS x COLUMNS sums adds broadcast numbers times vectors of packed weights. x.d is a convolution of the
+ * padded dy with the weights turned round; w.d sums outer products over pixels. */
+#include "common/isa.h"
+#include "common/simd.h"
+#include "conv/conv2d_internal.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(MICAK_ISA_AVX512)
+enum { NV = 4 };  /* vectors of a tile's width */
+#else
+enum { NV = 2 };
+#endif
+enum { PIXELS = 6, COLUMNS = NV * VW };
+
+/* ---- gathering and packing ---- */
+
+/* an image (h, w, c) of a wire: its first element, or NULL for zeros */
+typedef struct image { float *at; const int64_t *stride; int add; } image;
+INLINE image image_of(const mica_wire *w, const int32_t *offsets, int64_t b, int64_t t) {
+  micak_plane p = micak_plane_rows(w, offsets, b);
+  return (image){ p.at ? p.at + t * w->stride[0] : NULL, w->stride + 1, p.add };
+}
+INLINE int is_dense(const image *m, int64_t w, int64_t c) {
+  return m->stride[2] == 1 && m->stride[1] == c && m->stride[0] == w * c;
+}
+
+/* image (h, w, c) into `to` with row length `wide` pixels, every pixel `step` apart from (top, left) on; zeros around */
+static void place(const image *m, int64_t h, int64_t w, int64_t c, float *to, int64_t high, int64_t wide, int64_t step,
+                  int64_t top, int64_t left) {
+  memset(to, 0, (size_t)(high * wide * c) * sizeof *to);
+  if (!m->at) return;
+  for (int64_t i = 0; i < h; i++) {
+    const float *from = m->at + i * m->stride[0];
+    float *row = to + ((top + i * step) * wide + left) * c;
+    if (step == 1 && m->stride[2] == 1 && m->stride[1] == c) {
+      memcpy(row, from, (size_t)(w * c) * sizeof *row);
+      continue;
+    }
+    for (int64_t j = 0; j < w; j++)
+      for (int64_t k = 0; k < c; k++) row[j * step * c + k] = from[j * m->stride[1] + k * m->stride[2]];
+  }
+}
+
+/* w of task b as [ky][kx][i][O rounded up], zeros beyond O; `turned`: [ky][kx][o][I rounded up] of the turned kernel */
+static void pack(const mica_conv2d_args *a, const mica_wire *wire, int64_t b, int turned, float *to) {
+  const int64_t K = a->K, in = turned ? a->O : a->I, out = turned ? a->I : a->O, wide = conv_round(out);
+  const float *at = micak_task(wire, NULL, b);
+  memset(to, 0, (size_t)(K * K * in * wide) * sizeof *to);
+  if (!at) return;
+  const int64_t s_in = wire->stride[turned ? 0 : 1], s_out = wire->stride[turned ? 1 : 0];
+  for (int64_t j = 0; j < out; j += 16)
+    for (int64_t i = 0; i < in; i++)
+      for (int64_t ky = 0; ky < K; ky++)
+        for (int64_t kx = 0; kx < K; kx++) {
+          int64_t fy = turned ? K - 1 - ky : ky, fx = turned ? K - 1 - kx : kx, n = out - j < 16 ? out - j : 16;
+          const float *from = at + i * s_in + fy * wire->stride[2] + fx * wire->stride[3] + j * s_out;
+          float *row = to + ((ky * K + kx) * in + i) * wide + j;
+          for (int64_t c = 0; c < n; c++) row[c] = from[c * s_out];
+        }
+}
+
+/* ---- tiles ---- */
+
+/* y (n pixels, out columns) += K rows of `terms` numbers times packed weights */
+typedef struct tile_job {
+  const float *x;       /* of the first pixel */
+  int64_t step, down;   /* to the next pixel, to the next row of terms */
+  int64_t rows, terms;
+  const float *w;       /* of the first column */
+  int64_t wide;
+  float *y;
+  int64_t out, left;    /* floats from pixel to pixel; columns that are left */
+} tile_job;
+
+INLINE vf load_part(const float *p, int64_t left) { return left >= VW ? v_load(p) : v_load_n(p, left < 0 ? 0 : left); }
+INLINE void store_part(float *p, vf x, int64_t left) {
+  if (left >= VW) v_store(p, x);
+  else if (left > 0) v_store_n(p, x, left);
+}
+
+INLINE void tile(const tile_job *j, const int n, const int nv) {
+  vf sum[PIXELS][NV];
+  for (int p = 0; p < n; p++)
+    for (int v = 0; v < nv; v++) sum[p][v] = load_part(j->y + p * j->out + v * VW, j->left - v * VW);
+  for (int64_t r = 0; r < j->rows; r++) {
+    const float *x = j->x + r * j->down, *w = j->w + r * j->terms * j->wide;
+    for (int64_t k = 0; k < j->terms; k++, w += j->wide) {
+      vf wv[NV];
+      for (int v = 0; v < nv; v++) wv[v] = v_load(w + v * VW);
+      for (int p = 0; p < n; p++) {
+        vf xv = v_set1(x[p * j->step + k]);
+        for (int v = 0; v < nv; v++) sum[p][v] = v_fma(xv, wv[v], sum[p][v]);
+      }
+    }
+  }
+  for (int p = 0; p < n; p++)
+    for (int v = 0; v < nv; v++) store_part(j->y + p * j->out + v * VW, sum[p][v], j->left - v * VW);
+}
+
+#define TILES(n)                                                             \
+  static void tile_##n##_1(const tile_job *j) { tile(j, n, 1); }             \
+  static void tile_##n##_2(const tile_job *j) { tile(j, n, 2); }             \
+  static void tile_##n##_full(const tile_job *j) { tile(j, n, NV); }
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
+static void (*const tiles[PIXELS][3])(const tile_job *) = {
+  { tile_1_1, tile_1_2, tile_1_full }, { tile_2_1, tile_2_2, tile_2_full }, { tile_3_1, tile_3_2, tile_3_full },
+  { tile_4_1, tile_4_2, tile_4_full }, { tile_5_1, tile_5_2, tile_5_full }, { tile_6_1, tile_6_2, tile_6_full },
+};
+INLINE int width_of(int64_t left) { return left <= VW ? 0 : left <= 2 * VW ? 1 : 2; }
+
+/* an image of results (p, q, out) += the padded image `x` of `wide` pixels a row (in channels) with packed weights */
+static void convolve(const float *x, int64_t wide, int64_t in, const float *w, int64_t K, int64_t stride, float *y,
+                     int64_t p, int64_t q, int64_t out) {
+  tile_job j = { .step = stride * in, .down = wide * in, .rows = K, .terms = K * in, .wide = conv_round(out),
+                 .out = out };
+  for (int64_t c = 0; c < out; c += COLUMNS) {
+    j.left = out - c, j.w = w + c;
+    for (int64_t i = 0; i < p; i++)
+      for (int64_t k = 0; k < q; k += PIXELS) {
+        int64_t n = q - k < PIXELS ? q - k : PIXELS;
+        j.x = x + (i * stride * wide + k * stride) * in;
+        j.y = y + (i * q + k) * out + c;
+        tiles[n - 1][width_of(j.left)](&j);
+      }
+  }
+}
+
+/* ---- images: forward and jvp; x.d and x.td ---- */
+
+/* where to sum an image of results: in place where nothing is added to what is there */
+INLINE float *result_of(const image *m, int64_t w, int64_t c, float *buffer) {
+  return !m->add && is_dense(m, w, c) ? m->at : buffer;
+}
+static void result_done(const image *m, int64_t h, int64_t w, int64_t c, const float *from) {
+  if (from == m->at) return;
+  for (int64_t i = 0; i < h; i++)
+    for (int64_t j = 0; j < w; j++) {
+      float *to = m->at + i * m->stride[0] + j * m->stride[1];
+      const float *row = from + (i * w + j) * c;
+      if (m->add)
+        for (int64_t k = 0; k < c; k++) to[k * m->stride[2]] += row[k];
+      else
+        for (int64_t k = 0; k < c; k++) to[k * m->stride[2]] = row[k];
+    }
+}
+
+/* products of one image: out = sum of in[s] * weights[s] */
+typedef struct product { const mica_wire *x, *w; } product;
+
+INLINE mica_status images(const mica_conv2d_args *a, int64_t b, int64_t r0, int64_t r1, float *scratch, int back,
+                          const product *list, int n, const mica_wire *bias, const mica_wire *out) {
+  const int64_t K = a->K, in = back ? a->O : a->I, outs = back ? a->I : a->O;
+  const int64_t ph = back ? a->H : a->P, pw = back ? a->W : a->Q, stride = back ? 1 : a->stride;
+  const int64_t high = back ? a->H + K - 1 : a->H + 2 * a->pad, wide = back ? a->W + K - 1 : a->W + 2 * a->pad;
+  const conv_scratch size = conv_scratch_of(a, back);
+  const int32_t *in_offsets = back ? a->y.offsets : a->x.offsets, *out_offsets = back ? a->x.offsets : a->y.offsets;
+  float *padded = scratch, *packed[2] = { scratch + size.image, scratch + size.image + size.weight };
+  float *buffer = scratch + size.image + 2 * size.weight;
+  if (!micak_task(out, out_offsets, b)) return MICA_OK;
+  int used[2];
+  for (int s = 0; s < n; s++) {
+    used[s] = micak_task(list[s].w, NULL, b) && micak_task(list[s].x, in_offsets, b);
+    if (used[s]) pack(a, list[s].w, b, back, packed[s]);
+  }
+  micak_plane from = { NULL, 0, 0, 0 };
+  if (bias) from = micak_plane_param(bias, b);
+  for (int64_t t = r0; t < r1; t++) {
+    image to = image_of(out, out_offsets, b, t);
+    float *y = result_of(&to, pw, outs, buffer);
+    for (int64_t c = 0; c < outs; c++) y[c] = from.at ? from.at[c * from.col] : 0;
+    for (int64_t p = 1; p < ph * pw; p++) memcpy(y + p * outs, y, (size_t)outs * sizeof *y);
+    for (int s = 0; s < n; s++) {
+      if (!used[s]) continue;
+      image x = image_of(list[s].x, in_offsets, b, t);
+      if (back) place(&x, a->P, a->Q, in, padded, high, wide, a->stride, K - 1 - a->pad, K - 1 - a->pad);
+      else place(&x, a->H, a->W, in, padded, high, wide, 1, a->pad, a->pad);
+      convolve(padded, wide, in, packed[s], K, stride, y, ph, pw, outs);
+    }
+    result_done(&to, ph, pw, outs, y);
+  }
+  return MICA_OK;
+}
+
+static mica_status forward_images(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->x.v, &a->w.v } };
+  return images(a, b, r0, r1, scratch, 0, list, 1, &a->b.v, &a->y.v);
+}
+static mica_status jvp_images(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->x.t, &a->w.v }, { &a->x.v, &a->w.t } };
+  return images(a, b, r0, r1, scratch, 0, list, 2, &a->b.t, &a->y.t);
+}
+static mica_status backward_images(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->y.d, &a->w.v } };
+  return images(a, b, r0, r1, scratch, 1, list, 1, NULL, &a->x.d);
+}
+static mica_status backward_jvp_images(const void *args, int64_t b, int64_t r0, int64_t r1, float *scratch) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->y.td, &a->w.v }, { &a->y.d, &a->w.t } };
+  return images(a, b, r0, r1, scratch, 1, list, 2, NULL, &a->x.td);
+}
+
+#define IMAGES(face, FACE)                                                                                         \
+  CPU_KERNEL(conv2d_##face) {                                                                                      \
+    const mica_conv2d_args *a = args;                                                                              \
+    return micak_walk_rows(conv_offsets(a), a->B, a->T, conv_sums(a, FACE), first, count, face##_images, args,     \
+                           exec->scratch);                                                                         \
+  }
+IMAGES(forward, MICA_FORWARD)
+IMAGES(jvp, MICA_JVP)
+IMAGES(backward, MICA_BACKWARD)
+IMAGES(backward_jvp, MICA_BACKWARD_JVP)
+
+/* ---- sums over images: w.d and b.d, w.td and b.td ---- */
+
+/* block (PIXELS inputs, COLUMNS outputs) of sums += outer products over n pixels */
+typedef struct outer_job {
+  const float *x, *dy;
+  int64_t x_step, dy_step, n;
+  float *sum;
+  int64_t wide;
+} outer_job;
+INLINE void outer(const outer_job *j, const int rows, const int nv) {
+  vf sum[PIXELS][NV];
+  for (int i = 0; i < rows; i++)
+    for (int v = 0; v < nv; v++) sum[i][v] = v_load(j->sum + i * j->wide + v * VW);
+  const float *x = j->x, *dy = j->dy;
+  for (int64_t p = 0; p < j->n; p++, x += j->x_step, dy += j->dy_step) {
+    vf d[NV];
+    for (int v = 0; v < nv; v++) d[v] = v_load(dy + v * VW);
+    for (int i = 0; i < rows; i++) {
+      vf xv = v_set1(x[i]);
+      for (int v = 0; v < nv; v++) sum[i][v] = v_fma(xv, d[v], sum[i][v]);
+    }
+  }
+  for (int i = 0; i < rows; i++)
+    for (int v = 0; v < nv; v++) v_store(j->sum + i * j->wide + v * VW, sum[i][v]);
+}
+#define OUTERS(n)                                                              \
+  static void outer_##n##_1(const outer_job *j) { outer(j, n, 1); }            \
+  static void outer_##n##_2(const outer_job *j) { outer(j, n, 2); }            \
+  static void outer_##n##_full(const outer_job *j) { outer(j, n, NV); }
+OUTERS(1) OUTERS(2) OUTERS(3) OUTERS(4) OUTERS(5) OUTERS(6)
+static void (*const outers[PIXELS][3])(const outer_job *) = {
+  { outer_1_1, outer_1_2, outer_1_full }, { outer_2_1, outer_2_2, outer_2_full }, { outer_3_1, outer_3_2, outer_3_full },
+  { outer_4_1, outer_4_2, outer_4_full }, { outer_5_1, outer_5_2, outer_5_full }, { outer_6_1, outer_6_2, outer_6_full },
+};
+
+/* the image in place where it is dense, else gathered; NULL: zeros. lanes beyond the last column of the last pixel are
+ * read, and thrown away: only a gathered image has room for them */
+static const float *gather(const image *m, int64_t h, int64_t w, int64_t c, int whole, float *buffer) {
+  if (!m->at) return NULL;
+  if (!whole && is_dense(m, w, c)) return m->at;
+  place(m, h, w, c, buffer, h, w, 1, 0, 0);
+  return buffer;
+}
+
+static void add_image(const mica_conv2d_args *a, const float *x, const float *dy, int64_t ky, int64_t i0, int64_t ni,
+                      float *sum) {
+  const int64_t wide = conv_row(a->O), s = a->stride;
+  for (int64_t kx = 0; kx < a->K; kx++) {
+    /* outputs whose input column q s + kx - pad lies in the image */
+    int64_t shift = kx - a->pad, q0 = shift < 0 ? (-shift + s - 1) / s : 0, q1 = (a->W - 1 - shift) / s + 1;
+    if (a->W - 1 - shift < 0) continue;
+    if (q1 > a->Q) q1 = a->Q;
+    if (q0 >= q1) continue;
+    outer_job j = { .x_step = s * a->I, .dy_step = a->O, .n = q1 - q0, .wide = wide };
+    for (int64_t p = 0; p < a->P; p++) {
+      int64_t h = p * s + ky - a->pad;
+      if (h < 0 || h >= a->H) continue;
+      const float *xr = x + (h * a->W + q0 * s + shift) * a->I + i0, *dr = dy + (p * a->Q + q0) * a->O;
+      for (int64_t o = 0; o < a->O; o += COLUMNS)
+        for (int64_t i = 0; i < ni; i += PIXELS) {
+          int64_t rows = ni - i < PIXELS ? ni - i : PIXELS;
+          j.x = xr + i, j.dy = dr + o, j.sum = sum + (kx * ni + i) * wide + o;
+          outers[rows - 1][width_of(a->O - o)](&j);
+        }
+    }
+  }
+}
+
+static void weight_unit(const mica_conv2d_args *a, const conv_cut *cut, int64_t unit, const product *list, int n,
+                        float *scratch) {
+  const conv_scratch size = conv_param_scratch(a);
+  int64_t block = unit % cut->n_in, ky = unit / cut->n_in % a->K, g = unit / (cut->n_in * a->K), begin, end;
+  int64_t i0 = block * CONV_INPUTS, ni = a->I - i0 < CONV_INPUTS ? a->I - i0 : CONV_INPUTS;
+  micak_group(cut->w, a->B, g, &begin, &end);
+  float *to = micak_task(cut->w, NULL, begin);
+  if (!to) return;
+  float *x_buffer = scratch, *sum = scratch + size.image, *dy_buffer = sum + size.weight;
+  const int64_t wide = conv_row(a->O);
+  memset(sum, 0, (size_t)(a->K * ni * wide) * sizeof *sum);
+  const int64_t over = a->O % COLUMNS, fits = over == 0 || over == VW || over == 2 * VW;
+  for (int64_t b = begin; b < end; b++) {
+    int64_t rows = micak_rows(conv_offsets(a), b, a->T);
+    for (int64_t t = 0; t < rows; t++)
+      for (int s = 0; s < n; s++) {
+        image xm = image_of(list[s].x, a->x.offsets, b, t), dm = image_of(list[s].w, a->y.offsets, b, t);
+        const float *x = gather(&xm, a->H, a->W, a->I, 0, x_buffer);
+        const float *dy = x ? gather(&dm, a->P, a->Q, a->O, !fits, dy_buffer) : NULL;
+        if (dy) add_image(a, x, dy, ky, i0, ni, sum);
+      }
+  }
+  int add = cut->w->flags & MICA_ADD;
+  for (int64_t kx = 0; kx < a->K; kx++)
+    for (int64_t i = 0; i < ni; i++)
+      for (int64_t o = 0; o < a->O; o++) {
+        const int64_t *stride = cut->w->stride;
+        float *at = to + o * stride[0] + (i0 + i) * stride[1] + ky * stride[2] + kx * stride[3];
+        float value = sum[(kx * ni + i) * wide + o];
+        *at = add ? *at + value : value;
+      }
+}
+
+static void bias_unit(const mica_conv2d_args *a, const conv_cut *cut, int64_t g, const mica_wire *dy, float *scratch) {
+  int64_t begin, end;
+  micak_group(cut->b, a->B, g, &begin, &end);
+  micak_plane to = micak_plane_param(cut->b, begin);
+  if (!to.at) return;
+  float *sum = scratch;
+  memset(sum, 0, (size_t)a->O * sizeof *sum);
+  for (int64_t b = begin; b < end; b++) {
+    int64_t rows = micak_rows(conv_offsets(a), b, a->T);
+    for (int64_t t = 0; t < rows; t++) {
+      image m = image_of(dy, a->y.offsets, b, t);
+      if (!m.at) continue;
+      for (int64_t p = 0; p < a->P; p++)
+        for (int64_t q = 0; q < a->Q; q++) {
+          const float *row = m.at + p * m.stride[0] + q * m.stride[1];
+          for (int64_t o = 0; o < a->O; o++) sum[o] += row[o * m.stride[2]];
+        }
+    }
+  }
+  micak_row_done(&to, 0, a->O, sum);
+}
+
+INLINE mica_status params(const mica_exec *exec, const mica_conv2d_args *a, int face, const product *list, int n,
+                          const mica_wire *dy, int64_t first, int64_t count) {
+  conv_cut cut = conv_cut_of(a, face);
+  for (int64_t u = first; u < first + count; u++) {
+    if (u < cut.w_units) weight_unit(a, &cut, u, list, n, exec->scratch);
+    else bias_unit(a, &cut, u - cut.w_units, dy, exec->scratch);
+  }
+  return MICA_OK;
+}
+
+/* product.w is dy here */
+CPU_KERNEL(conv2d_backward_params) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->x.v, &a->y.d } };
+  return params(exec, a, MICA_BACKWARD, list, 1, &a->y.d, first, count);
+}
+CPU_KERNEL(conv2d_backward_jvp_params) {
+  const mica_conv2d_args *a = args;
+  const product list[] = { { &a->x.v, &a->y.td }, { &a->x.t, &a->y.d } };
+  return params(exec, a, MICA_BACKWARD_JVP, list, 2, &a->y.td, first, count);
+}

@@ -1,0 +1,58 @@
+/* cuts and scratch of conv2d's CPU kernels: kernels and tables must agree on them */
+#ifndef MICA_KERNELS_CONV_INTERNAL_H
+#define MICA_KERNELS_CONV_INTERNAL_H
+
+#include "common/rows.h"
+#include "conv/conv.h"
+
+enum {
+  CONV_SLACK = 64,    /* floats after each part of the scratch: whole vectors may be read beyond it */
+  CONV_INPUTS = 32    /* input channels of a unit of w.d */
+};
+
+static inline const int32_t *conv_offsets(const mica_conv2d_args *a) { return a->x.offsets ? a->x.offsets : a->y.offsets; }
+static inline const mica_wire *conv_wire(const mica_port *port, int bit) {
+  return micak_wire((mica_port *)(uintptr_t)port, bit);
+}
+static inline int64_t conv_round(int64_t n) { return (n + 15) / 16 * 16; }
+/* a row of sums of w.d: the widest tile fits */
+static inline int64_t conv_row(int64_t n) { return (n + 63) / 64 * 64; }
+static inline int64_t conv_up(int64_t n) { return conv_round(n) + CONV_SLACK; }
+
+/* do images of several tasks add up in what this face writes? */
+static inline int conv_sums(const mica_conv2d_args *a, int face) {
+  const mica_port *in[] = { &a->x }, *out[] = { &a->y };
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
+  static const int bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
+  return micak_ports_sum(back ? in : out, 1, bit[face], a->B);
+}
+
+/* scratch of the image phases: two padded images, two packed weights, one image of results */
+typedef struct conv_scratch { int64_t image, weight, result; } conv_scratch;
+static inline conv_scratch conv_scratch_of(const mica_conv2d_args *a, int back) {
+  int64_t h = back ? a->H + a->K - 1 : a->H + 2 * a->pad, w = back ? a->W + a->K - 1 : a->W + 2 * a->pad;
+  int64_t in = back ? a->O : a->I, out = back ? a->I : a->O, pixels = back ? a->H * a->W : a->P * a->Q;
+  return (conv_scratch){ conv_up(h * w * in), conv_up(a->K * a->K * in * conv_round(out)), conv_up(pixels * out) };
+}
+/* scratch of the sums over images: one image of x and one of dy (gathered), a block of w.d */
+static inline conv_scratch conv_param_scratch(const mica_conv2d_args *a) {
+  int64_t in = a->I < CONV_INPUTS ? a->I : CONV_INPUTS;
+  return (conv_scratch){ conv_up(a->H * a->W * a->I), conv_up(a->K * in * conv_row(a->O)),
+                         conv_up(a->P * a->Q * a->O) };
+}
+
+/* units of w.d: (group of tasks, ky, block of input channels); of b.d: a group */
+typedef struct conv_cut {
+  const mica_wire *w, *b;
+  int64_t n_in, w_units, b_units;
+} conv_cut;
+static inline conv_cut conv_cut_of(const mica_conv2d_args *a, int face) {
+  int bit = face == MICA_BACKWARD ? MICA_D : MICA_TD;
+  conv_cut cut = { .w = conv_wire(&a->w, bit), .b = conv_wire(&a->b, bit) };
+  cut.n_in = (a->I + CONV_INPUTS - 1) / CONV_INPUTS;
+  cut.w_units = micak_groups(cut.w, a->B) * a->K * cut.n_in;
+  cut.b_units = micak_groups(cut.b, a->B);
+  return cut;
+}
+
+#endif
