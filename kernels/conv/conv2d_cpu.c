@@ -1,6 +1,6 @@
-/* conv2d on the CPU. channels lie side by side, so that the terms of one ky are a row of K I numbers of the padded image:
- * a tile of PIXELS x COLUMNS sums adds broadcast numbers times vectors of packed weights. x.d is a convolution of the
- * padded dy with the weights turned round; w.d sums outer products over pixels. */
+/* conv2d on the CPU. channels lie side by side, so that the terms of one ky are K I numbers in a row of the padded
+ * image: a tile of PIXELS x COLUMNS sums adds broadcast numbers times vectors of packed weights. x.d is a convolution of
+ * the padded dy with the weights turned round; w.d sums outer products over pixels. */
 #include "common/isa.h"
 #include "common/simd.h"
 #include "conv/conv2d_internal.h"
@@ -26,7 +26,7 @@ INLINE int is_dense(const image *m, int64_t w, int64_t c) {
   return m->stride[2] == 1 && m->stride[1] == c && m->stride[0] == w * c;
 }
 
-/* image (h, w, c) into `to` with row length `wide` pixels, every pixel `step` apart from (top, left) on; zeros around */
+/* image (h, w, c) into `to` of `wide` pixels a row, every pixel `step` apart from (top, left) on; zeros around */
 static void place(const image *m, int64_t h, int64_t w, int64_t c, float *to, int64_t high, int64_t wide, int64_t step,
                   int64_t top, int64_t left) {
   memset(to, 0, (size_t)(high * wide * c) * sizeof *to);
@@ -246,8 +246,9 @@ INLINE void outer(const outer_job *j, const int rows, const int nv) {
   static void outer_##n##_full(const outer_job *j) { outer(j, n, NV); }
 OUTERS(1) OUTERS(2) OUTERS(3) OUTERS(4) OUTERS(5) OUTERS(6)
 static void (*const outers[PIXELS][3])(const outer_job *) = {
-  { outer_1_1, outer_1_2, outer_1_full }, { outer_2_1, outer_2_2, outer_2_full }, { outer_3_1, outer_3_2, outer_3_full },
-  { outer_4_1, outer_4_2, outer_4_full }, { outer_5_1, outer_5_2, outer_5_full }, { outer_6_1, outer_6_2, outer_6_full },
+  { outer_1_1, outer_1_2, outer_1_full }, { outer_2_1, outer_2_2, outer_2_full },
+  { outer_3_1, outer_3_2, outer_3_full }, { outer_4_1, outer_4_2, outer_4_full },
+  { outer_5_1, outer_5_2, outer_5_full }, { outer_6_1, outer_6_2, outer_6_full },
 };
 
 /* the image in place where it is dense, else gathered; NULL: zeros. lanes beyond the last column of the last pixel are

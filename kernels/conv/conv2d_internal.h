@@ -10,7 +10,9 @@ enum {
   CONV_INPUTS = 32    /* input channels of a unit of w.d */
 };
 
-static inline const int32_t *conv_offsets(const mica_conv2d_args *a) { return a->x.offsets ? a->x.offsets : a->y.offsets; }
+static inline const int32_t *conv_offsets(const mica_conv2d_args *a) {
+  return a->x.offsets ? a->x.offsets : a->y.offsets;
+}
 static inline const mica_wire *conv_wire(const mica_port *port, int bit) {
   return micak_wire((mica_port *)(uintptr_t)port, bit);
 }

@@ -36,8 +36,8 @@ static mica_status infer(void *args) {
   int64_t *out[] = { &a->P, &a->Q };
   for (int i = 0; i < 2; i++) {
     if (in[i] + 2 * a->pad < a->K)
-      return mica_error(MICA_ERR_SHAPE, "conv2d: an image of %lld x %lld with a pad of %lld is smaller than the kernel, "
-                        "%lld", (long long)a->H, (long long)a->W, (long long)a->pad, (long long)a->K);
+      return mica_error(MICA_ERR_SHAPE, "conv2d: an image of %lld x %lld with a pad of %lld is smaller than the "
+                        "kernel, %lld", (long long)a->H, (long long)a->W, (long long)a->pad, (long long)a->K);
     int64_t want = (in[i] + 2 * a->pad - a->K) / a->stride + 1;
     if (*out[i] >= 0 && *out[i] != want)
       return mica_error(MICA_ERR_SHAPE, "conv2d: %c is %lld, expected %lld", "PQ"[i], (long long)*out[i],
@@ -118,7 +118,8 @@ static const mica_case cases[] = {
 };
 
 /* x ((1, 2), (3, 4)), w = (1, 0; 0, -1), no pad: one output, 1 - 4 + 5 = 2 */
-static const double ex_x[] = { 1, 2, 3, 4 }, ex_xt[] = { 1, 0, 0, 2 }, ex_w[] = { 1, 0, 0, -1 }, ex_wt[] = { 0, 1, 0, 1 };
+static const double ex_x[] = { 1, 2, 3, 4 }, ex_xt[] = { 1, 0, 0, 2 }, ex_w[] = { 1, 0, 0, -1 };
+static const double ex_wt[] = { 0, 1, 0, 1 };
 static const double ex_b[] = { 5 }, ex_bt[] = { 1 }, ex_y[] = { 2 }, ex_yt[] = { 6 }, ex_dy[] = { 3 }, ex_dyt[] = { 2 };
 static const double ex_xd[] = { 3, 0, 0, -3 }, ex_wd[] = { 3, 6, 9, 12 };
 static const double ex_xtd[] = { 2, 3, 0, 1 }, ex_wtd[] = { 5, 4, 6, 14 };

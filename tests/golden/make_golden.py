@@ -109,9 +109,6 @@ for _ta in (0, 1):
                out="c")(lambda a, b, ta=_ta, tb=_tb: (a.mT if ta else a) @ (b.mT if tb else b))
 
 
-# ---- attention: scores as a matrix, softmax by its definition ----
-def attention(q, k, v, scale=None, bias=None, slopes=None, see=lambda own, j: j <= own, show=None):
-    """see(own key, key): the mask; show (B,T,S): a mask of its own"""
 # ---- images, channels last ----
 def conv2d(x, w, b=None, pad=0, stride=1):
     tasks = [F.conv2d(x[i].permute(0, 3, 1, 2), w[i], None if b is None else b[i], stride, pad).permute(0, 2, 3, 1)
@@ -142,8 +139,10 @@ golden("max_pool", "B=2 T=1 H=5 W=4 C=2", {"x": (2, 1, 5, 4, 2)})(
 golden("max_pool", "B=1 T=2 H=3 W=6 C=1 size=3", {"x": (1, 2, 3, 6, 1)})(
     lambda x: torch.stack([F.max_pool2d(i.permute(0, 3, 1, 2), 3).permute(0, 2, 3, 1) for i in x]))
 
-# ---- attention ----
-def attention(q, k, v, scale=None, causal=True):
+
+# ---- attention: scores as a matrix, softmax by its definition ----
+def attention(q, k, v, scale=None, bias=None, slopes=None, see=lambda own, j: j <= own, show=None):
+    """see(own key, key): the mask; show (B,T,S): a mask of its own"""
     t, s, h, g = q.shape[1], k.shape[1], q.shape[2], k.shape[2]
     head = torch.tensor([i * g // h for i in range(h)])
     k, v = k[:, :, head], v[:, :, head]
