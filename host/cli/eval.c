@@ -13,6 +13,7 @@ static mica_status print_json(const mica_evaluation *e) {
   micah_json_string(&json, "exact", e->exact);
   micah_json_string(&json, "unit", e->unit);
   micah_json_real(&json, "bits", e->bits);
+  micah_json_real(&json, "accuracy", e->accuracy);
   micah_json_int(&json, "tasks", e->tasks);
   micah_json_int(&json, "quarantined", e->quarantined);
   micah_json_int(&json, "step", e->step);
@@ -49,6 +50,7 @@ static void print_text(const mica_evaluation *e) {
   if (e->step >= 0) printf(" (step %lld)", (long long)e->step);
   printf("\n\n%-12s loss (%s)\n%-12s %.5f", "", e->unit, "model", e->loss);
   if (isfinite(e->bits)) printf("  = %.4f bits", e->bits);
+  if (isfinite(e->accuracy)) printf("  accuracy %.2f %%", 100 * e->accuracy);
   printf("\n");
   for (int i = 0; i < e->n_predictors; i++) printf("%-12s %.5f\n", e->predictors[i].name, e->predictors[i].loss);
   printf("\n%8s %12s", "position", "model");

@@ -28,7 +28,7 @@ typedef struct work {
   micah_graph    graph;
   micah_runner  *runner;
   micah_feed     feed;
-  float         *params;
+  float         *params, *output;    /* output: probabilities (rows of a chunk, classes), NULL: no classes */
   double        *exact;              /* (predictors, rows of a feed) */
   int64_t        chunk, rows;
   evaluation    *e;
@@ -55,6 +55,7 @@ void mica_evaluation_destroy(const mica_evaluation *evaluation_) {
 static void close_work(work *w) {
   if (w->job) {
     micah_free(w->job->context, w->params, (size_t)w->graph.params * sizeof *w->params);
+    if (w->output) micah_free(w->job->context, w->output, (size_t)(w->rows * w->tasks.outputs) * sizeof *w->output);
     free(w->exact);
     if (w->feed.tasks) micah_feed_destroy(&w->feed);
     micah_runner_destroy(w->runner);
@@ -97,7 +98,9 @@ static mica_status open_work(const mica_evaluate_options *o, work *w) {
   w->chunk = n < s->batch ? n : s->batch;
   if (w->chunk > 256) w->chunk = 256;
   status = choose_predictors(&w->tasks, o->exact, e);
-  if (status >= 0) status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS, &w->graph);
+  int classes = w->tasks.fields[w->tasks.target].dtype == MICA_I32;
+  if (status >= 0)
+    status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS | (classes ? MICAH_OUT_PREDICTION : 0), &w->graph);
   if (status >= 0)
     status =
         micah_runner_create(w->job, &w->tasks, &w->graph, MICA_CPU, MICA_F32, MICA_PASS_FORWARD, w->chunk, &w->runner);
@@ -107,6 +110,13 @@ static mica_status open_work(const mica_evaluate_options *o, work *w) {
   int64_t positions = axis < 0 ? 1 : w->tasks.longest[axis], predictors = e->public.n_predictors;
   w->rows = w->chunk * positions;
   w->params = micah_alloc(w->job->context, (size_t)w->graph.params * sizeof *w->params, "parameters");
+  if (classes) {
+    w->output = micah_alloc(w->job->context, (size_t)(w->rows * w->tasks.outputs) * sizeof *w->output, "predictions");
+    if (!w->output) return MICA_ERR_MEMORY;
+    mica_wire wire = { .data = w->output, .dtype = MICA_F32, .task_stride = -1 };
+    status = mica_executor_set_value(w->runner->executor, w->graph.prediction, MICA_V, &wire);
+    if (status < 0) return status;
+  }
   w->exact = malloc((size_t)((predictors + 1) * w->rows) * sizeof *w->exact);
   e->by_position = calloc((size_t)((predictors + 2) * positions), sizeof *e->by_position);
   e->exact_sum = calloc((size_t)predictors + 1, sizeof *e->exact_sum);
@@ -138,6 +148,15 @@ static mica_status exact_piece(void *arg, int64_t n, int32_t worker) {
   return status;
 }
 
+/* is the likeliest class of row r its target? of equal ones the first counts */
+static int is_right(const work *w, int64_t r) {
+  const float *p = w->output + r * w->tasks.outputs;
+  int64_t best = 0;
+  for (int64_t c = 1; c < w->tasks.outputs; c++)
+    if (p[c] > p[best]) best = c;
+  return best == ((const int32_t *)w->runner->view.data[w->tasks.target])[r];
+}
+
 /* add the chunk's tasks to the sums, in task order */
 static void add_chunk(work *w, double *total, double *weight) {
   evaluation *e = w->e;
@@ -157,6 +176,7 @@ static void add_chunk(work *w, double *total, double *weight) {
       double row = micah_view_weight(&w->runner->view, r);
       if (!(row > 0)) continue;
       model[position] += w->runner->row_loss[r], weights[position] += row;
+      if (w->output) e->public.accuracy += row * is_right(w, r);
       for (int32_t p = 0; p < n; p++) {
         double exact = row * w->exact[p * w->rows + r];
         e->by_position[(p + 2) * stride + position] += exact, e->exact_sum[p] += exact;
@@ -206,6 +226,7 @@ static mica_status run(work *w) {
     for (int64_t i = 0; row != 1 && i < e->public.positions; i++) e->by_position[row * stride + i] /= weights[i];
   int classes = w->tasks.fields[w->tasks.target].dtype == MICA_I32;
   e->public.loss = total / weight;
+  e->public.accuracy = classes ? e->public.accuracy / weight : NAN;
   e->public.bits = classes ? e->public.loss / M_LN2 : NAN;
   e->public.unit = classes ? "nats" : "squared error";
   e->public.loss_by_position = e->by_position, e->public.weight_by_position = weights;

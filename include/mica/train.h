@@ -102,6 +102,7 @@ typedef struct mica_evaluation {
   int64_t         quarantined;       /* tasks left out because the loss was not finite */
   double          loss, exact_loss;  /* mean over weighted rows; of the family's best predictor, NaN: none */
   double          bits;              /* loss in bits for classes (bits per byte for bytes), NaN for regression */
+  double          accuracy;          /* of the likeliest class, part of the weighted rows; NaN for regression */
   const char     *unit;              /* "nats" or "squared error" */
   const char     *exact;             /* name of the best predictor, NULL: none */
   const double   *loss_by_position;  /* (positions): k-th weighted row of a task */

@@ -1,0 +1,114 @@
+#include "host/model/conv_net.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { KERNEL = 3, POOL = 2 };
+
+mica_status micah_conv_field(const char *model, const mica_field *fields, int32_t n, int32_t role, int32_t *at) {
+  *at = -1;
+  for (int32_t i = 0; i < n; i++) {
+    if (fields[i].role != role || fields[i].dtype != MICA_F32) continue;
+    if (*at >= 0)
+      return mica_error(MICA_ERR_SHAPE, "model %s: takes one field of images, the family has '%s' and '%s'", model,
+                        fields[*at].name, fields[i].name);
+    *at = i;
+  }
+  if (*at < 0)
+    return mica_error(MICA_ERR_SHAPE, "model %s: the family has no field of images%s", model,
+                      role == MICA_FIELD_SUPPORT ? " to learn from; choose one with a support, as few_shot_images" : "");
+  if (fields[*at].rank != 3)
+    return mica_error(MICA_ERR_SHAPE, "model %s: rows of '%s' have rank %d, expected images (height, width, channels)",
+                      model, fields[*at].name, (int)fields[*at].rank);
+  return MICA_OK;
+}
+
+mica_status micah_conv_params_make(mica_program *p, const micah_conv_config *c, int64_t channels,
+                                   micah_conv_params *out) {
+  for (int64_t i = 0; i < c->blocks; i++) {
+    char name[64];
+    int64_t shape[] = { c->channels, channels, KERNEL, KERNEL };
+    mica_init uniform = { MICA_INIT_UNIFORM, c->init / sqrt((double)(channels * KERNEL * KERNEL)) };
+    mica_init zero = { MICA_INIT_ZERO, 0 }, one = { MICA_INIT_ONE, 0 };
+    snprintf(name, sizeof name, "blocks.%d.conv.weight", (int)i);
+    out->weight[i] = mica_program_param(p, name, 4, shape, uniform, 1);
+    out->bias[i] = micah_model_param(p, zero, c->channels, 0, "blocks.%d.conv.bias", (int)i);
+    out->gain[i] = out->shift[i] = -1;
+    if (c->norm == 0) {
+      out->gain[i] = micah_model_param(p, one, c->channels, 0, "blocks.%d.norm.weight", (int)i);
+      out->shift[i] = micah_model_param(p, zero, c->channels, 0, "blocks.%d.norm.bias", (int)i);
+      if (out->shift[i] < 0) return out->shift[i];
+    }
+    if (out->weight[i] < 0 || out->bias[i] < 0) return out->weight[i] < 0 ? out->weight[i] : out->bias[i];
+    channels = c->channels;
+  }
+  return MICA_OK;
+}
+
+mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const micah_conv_params *params,
+                            const char *path, mica_value x) {
+  mica_value_info info;
+  char name[128], settings[32];
+  snprintf(settings, sizeof settings, "pad=%lld", (long long)c->pad);
+  for (int64_t i = 0; i < c->blocks; i++) {
+    mica_bind conv[] = { { "x", x }, { "w", params->weight[i] }, { "b", params->bias[i] } };
+    snprintf(name, sizeof name, "%sblocks.%d.conv", path, (int)i);
+    x = mica_program_op(p, name, "conv2d", settings, 3, conv);
+    mica_status status = x < 0 ? x : mica_program_info(p, x, &info);
+    if (status < 0) return status;
+    if (c->norm == 0) {
+      int64_t pixels[] = { info.shape[0] * info.shape[1], info.shape[2] };
+      mica_bind norm[] = { { "x", mica_program_reshape(p, x, 2, pixels) }, { "w", params->gain[i] },
+                           { "b", params->shift[i] } };
+      snprintf(name, sizeof name, "%sblocks.%d.norm", path, (int)i);
+      x = mica_program_op(p, name, "batch_norm", NULL, 3, norm);
+    }
+    mica_bind flat = { "x", mica_program_reshape(p, x, 1, &info.count) };
+    snprintf(name, sizeof name, "%sblocks.%d.relu", path, (int)i);
+    x = mica_program_op(p, name, "relu", NULL, 1, &flat);
+    mica_bind image = { "x", mica_program_reshape(p, x, 3, info.shape) };
+    snprintf(name, sizeof name, "%sblocks.%d.pool", path, (int)i);
+    if (info.shape[0] < POOL || info.shape[1] < POOL)
+      return mica_error(MICA_ERR_SHAPE, "model: block %d sees images of %lld x %lld, expected at least %d x %d; take "
+                        "fewer blocks", (int)i, (long long)info.shape[0], (long long)info.shape[1], (int)POOL,
+                        (int)POOL);
+    x = mica_program_op(p, name, "max_pool", "size=2", 1, &image);
+    if (x < 0) return x;
+  }
+  mica_status status = mica_program_info(p, x, &info);
+  return status < 0 ? status : mica_program_reshape(p, x, 1, &info.count);
+}
+
+/* ---- the model: the embedding and a linear head ---- */
+
+typedef struct config { micah_conv_config conv; } config;
+
+static const mica_key keys[] = { MICAH_CONV_KEYS(config) };
+
+static mica_value build(mica_program *p, const void *settings, const mica_field *fields, const mica_value *inputs,
+                        int32_t n, int64_t longest, int64_t outputs) {
+  const config *c = settings;
+  (void)longest;
+  int32_t at;
+  micah_conv_params params;
+  mica_status status = micah_conv_field("conv_net", fields, n, MICA_FIELD_INPUT, &at);
+  if (status >= 0) status = micah_conv_params_make(p, &c->conv, fields[at].shape[2], &params);
+  if (status < 0) return status;
+  mica_value x = micah_conv_embed(p, &c->conv, &params, "", inputs[at]);
+  mica_value_info info;
+  if (x < 0 || (status = mica_program_info(p, x, &info)) < 0) return x < 0 ? x : status;
+  mica_init uniform = { MICA_INIT_UNIFORM, c->conv.init / sqrt((double)info.count) }, zero = { MICA_INIT_ZERO, 0 };
+  mica_bind binds[] = { { "x", x }, { "w", micah_model_param(p, uniform, outputs, info.count, "head.weight") },
+                        { "b", micah_model_param(p, zero, outputs, 0, "head.bias") } };
+  return mica_program_op(p, "head", "linear", NULL, 3, binds);
+}
+
+const mica_model micah_model_conv_net = {
+  .size = sizeof(mica_model),
+  .name = "conv_net",
+  .doc = "blocks of convolution, batch norm, relu and max pool on images, and a linear head",
+  .keys = keys,
+  .n_keys = MICA_COUNT(keys),
+  .config_size = sizeof(config),
+  .build = build,
+};
