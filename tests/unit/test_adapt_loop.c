@@ -49,15 +49,42 @@ static mica_program *transformer(mica_context *context) {
   return p;
 }
 
+/* rows read into images of 4 x 4, a block of convolution, batch norm and pool, and a head */
+static mica_program *conv_net(mica_context *context) {
+  enum { SIDE = 4, C = 2 };
+  mica_program *p;
+  OK(mica_program_create(context, "conv_net", &p));
+  int32_t point = mica_program_axis(p, "point", MICA_NO_AXIS);
+  int64_t in = IN, one = 1, image[] = { SIDE, SIDE, 1 }, kernel[] = { C, 1, 3, 3 }, pixels[] = { SIDE * SIDE, C };
+  int64_t flat = SIDE * SIDE * C, maps[] = { SIDE, SIDE, C }, pooled = flat / 4;
+  mica_value x = mica_program_input(p, "x", MICA_F32, point, 1, &in);
+  mica_value y = mica_program_input(p, "y", MICA_F32, point, 1, &one);
+  mica_value read = op2(p, "read", "linear", NULL, "x", x, "w", param(p, "read.weight", SIDE * SIDE, IN));
+  mica_value w = mica_program_param(p, "conv.weight", 4, kernel, (mica_init){ 0, 0 }, 0);
+  mica_value h = op3(p, "conv", "conv2d", "pad=1", "x", mica_program_reshape(p, read, 3, image), "w", w, "b",
+                     param(p, "conv.bias", C, 0));
+  h = op3(p, "norm", "batch_norm", "eps=1e-2", "x", mica_program_reshape(p, h, 2, pixels), "w",
+          param(p, "norm.weight", C, 0), "b", param(p, "norm.bias", C, 0));
+  h = op1(p, "act", "tanh", NULL, "x", mica_program_reshape(p, h, 1, &flat));
+  h = op1(p, "pool", "max_pool", NULL, "x", mica_program_reshape(p, h, 3, maps));
+  mica_value out = op2(p, "out", "linear", NULL, "x", mica_program_reshape(p, h, 1, &pooled), "w",
+                       param(p, "head.weight", 1, pooled));
+  mica_value mean = op1(p, "loss", "mean", "axis=row", "x", op2(p, "rows", "mse", NULL, "pred", out, "target", y));
+  OK(mica_program_output(p, "loss", mica_program_reshape(p, mean, 0, &one)));
+  OK(mica_program_seal(p));
+  return p;
+}
+
 typedef struct setup {
   const char        *update, *trained;
-  int32_t            rates, first_order, proximal, stepped, transformer;
+  int32_t            rates, first_order, proximal, stepped;
+  mica_program    *(*loss)(mica_context *); /* NULL: network */
   mica_adapt_options adapt;
 } setup;
 
 /* support and query over two axes; parameters by their names, rate, ...; outputs: query loss, every inner loss */
 static mica_program *few_shot(mica_context *context, const setup *s) {
-  mica_program *loss = s->transformer ? transformer(context) : network(context), *p;
+  mica_program *loss = s->loss ? s->loss(context) : network(context), *p;
   mica_step_options options = MICA_STEP_OPTIONS_INIT;
   options.update = s->update, options.rates = s->rates, options.first_order = s->first_order;
   options.proximal = s->proximal;
@@ -192,11 +219,26 @@ static void test_transformer(void **state) {
   (void)state;
   mica_context *context = context_with(2);
   setup s = plain("sgd", 3);
-  s.transformer = 1;
+  s.loss = transformer;
   check_setup(context, &s, 11, 1e-6);
   s.adapt.checkpoints = 1;
   s.trained = "*.gain,out.*";
   check_setup(context, &s, 11, 1e-6);
+  mica_context_destroy(context);
+}
+
+static void test_conv_net(void **state) {
+  (void)state;
+  mica_context *context = context_with(2);
+  setup s = plain("sgd", 2);
+  s.loss = conv_net;
+  check_setup(context, &s, 19, 1e-6);
+  s = plain("adam", 3);
+  s.loss = conv_net;
+  s.rates = MICA_RATE_TENSOR;
+  s.adapt.checkpoints = 1;
+  s.trained = "norm.*,head.*";
+  check_setup(context, &s, 23, 1e-6);
   mica_context_destroy(context);
 }
 
@@ -246,6 +288,7 @@ static void test_forward_mode(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_unrolled), cmocka_unit_test(test_views), cmocka_unit_test(test_transformer),
+    cmocka_unit_test(test_conv_net),
     cmocka_unit_test(test_forward_mode),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
