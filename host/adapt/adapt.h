@@ -78,7 +78,7 @@ mica_status micah_adapt_face(mica_executor *x, int32_t entry, int face);
 /* a port's wire shifted by some elements, as the step program's value sees it */
 mica_wire   micah_adapt_wire(const micah_adapt_run *r, int operand, int bit, int64_t shift);
 /* set a cotangent that nothing is written to to zero, `parts` parts of `count` elements from `first` on in each task */
-void        micah_adapt_clear(const micah_adapt_run *r, int operand, int64_t first, int64_t parts);
+mica_status micah_adapt_clear(const micah_adapt_run *r, int operand, int64_t first, int64_t parts);
 
 /* implicit.c */
 mica_status micah_adapt_solve_create(mica_executor *x, int32_t entry, micah_adapt_state *s);

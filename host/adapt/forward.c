@@ -115,7 +115,7 @@ mica_status micah_adapt_tangent_back(const micah_adapt_run *r) {
   mica_status status = MICA_OK;
   for (int i = 0; status >= 0 && i < r->a->op.n_operands; i++) {
     const micah_adapt_operand *o = &r->a->operands[i];
-    if (r->a->operands[i].kind == MICAH_ADAPT_CARRY) micah_adapt_clear(r, i, 0, 1);
+    if (r->a->operands[i].kind == MICAH_ADAPT_CARRY) status = micah_adapt_clear(r, i, 0, 1);
     if (!moves(r->a, r->s->step, i) || !micah_inner_port(r->args, i)->d.data) continue;
     int each = o->kind == MICAH_ADAPT_STEPPED;
     for (int64_t when = 0; status >= 0 && when < (each ? steps : 1); when++)

@@ -307,7 +307,7 @@ mica_status micah_adapt_solve_back(const micah_adapt_run *r) {
     const micah_adapt_operand *o = &r->a->operands[i];
     if (!(r->a->op.operands[i].role & MICA_IN)) continue;
     if (o->kind != MICAH_ADAPT_OUTER || o->optimality < 0 || !s->f->wanted[o->optimality]) {
-      micah_adapt_clear(r, i, 0, o->kind == MICAH_ADAPT_STEPPED ? r->a->options.steps : 1);
+      status = micah_adapt_clear(r, i, 0, o->kind == MICAH_ADAPT_STEPPED ? r->a->options.steps : 1);
       continue;
     }
     mica_wire wire = micah_adapt_wire(r, i, MICA_D, 0);

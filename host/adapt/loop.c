@@ -9,6 +9,7 @@
 
 #include "adapt/adapt.h"
 #include "common/op.h"
+#include "program/memory.h"
 
 mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   const micah_entry *entry = &x->program->entries[e];
@@ -18,8 +19,15 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
                       "program %s: %s: jvp of an inner loop is not supported; ask for backward, or make the steps part "
                       "of the program",
                       x->program->name, entry->path);
+  if (x->backend == MICA_CUDA && micah_face_runs(x, e, MICA_BACKWARD) &&
+      (a->options.method == MICA_ADAPT_IMPLICIT || a->options.method == MICA_ADAPT_FORWARD))
+    return mica_error(MICA_ERR_UNSUPPORTED,
+                      "program %s: %s: backward of an inner loop by the %s method on backend cuda is not supported; "
+                      "use the unrolled or truncated method, or the cpu",
+                      x->program->name, entry->path,
+                      a->options.method == MICA_ADAPT_IMPLICIT ? "implicit" : "forward");
   micah_region *region = &x->region;
-  int64_t before = region->bytes;
+  int64_t before = region->bytes + x->data_bytes;
   micah_adapt_state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);
   mica_value *wants = micah_region_alloc(region, a->op.n_operands, sizeof *wants);
   if (!s || !wants) return MICA_ERR_MEMORY;
@@ -47,10 +55,10 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
     int64_t bytes = tasks * a->carry[k].count * size;
     for (int i = 0; i < 2; i++) {
       /* with all theta_k kept, the ring is for forward passes that keep none */
-      if ((!sweep || stride > 1) && !(s->ring[2 * k + i] = micah_region_raw(region, bytes))) return MICA_ERR_MEMORY;
-      if (sweep && !(s->back[2 * k + i] = micah_region_raw(region, bytes))) return MICA_ERR_MEMORY;
+      if ((!sweep || stride > 1) && !(s->ring[2 * k + i] = micah_data_alloc(x, bytes))) return MICA_ERR_MEMORY;
+      if (sweep && !(s->back[2 * k + i] = micah_data_alloc(x, bytes))) return MICA_ERR_MEMORY;
     }
-    if (sweep && stride > 1 && !(s->stretch[k] = micah_region_raw(region, bytes * (stride - 1))))
+    if (sweep && stride > 1 && !(s->stretch[k] = micah_data_alloc(x, bytes * (stride - 1))))
       return MICA_ERR_MEMORY;
   }
   if (back && a->options.method == MICA_ADAPT_IMPLICIT && (status = micah_adapt_solve_create(x, e, s)) < 0)
@@ -59,7 +67,7 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
     return status;
   mica_memory memory;
   status = mica_executor_memory(s->step, &memory);
-  s->bytes = region->bytes - before + memory.scratch;
+  s->bytes = region->bytes + x->data_bytes - before + memory.scratch;
   return status;
 }
 
@@ -82,9 +90,9 @@ mica_wire micah_adapt_wire(const micah_adapt_run *r, int operand, int bit, int64
   return wire;
 }
 
-void micah_adapt_clear(const micah_adapt_run *r, int operand, int64_t first, int64_t parts) {
+mica_status micah_adapt_clear(const micah_adapt_run *r, int operand, int64_t first, int64_t parts) {
   const micah_adapt_operand *o = &r->a->operands[operand];
-  micah_inner_clear(r->x, r->entry, operand, o->count, r->a->step->values[o->value].axis, first, parts);
+  return micah_inner_clear(r->x, r->entry, operand, o->count, r->a->step->values[o->value].axis, first, parts);
 }
 
 static mica_wire buffer(char *data) { return (mica_wire){ .data = data, .task_stride = -1 }; }
@@ -184,8 +192,8 @@ static mica_status sweep_up(const micah_adapt_run *r) {
   }
   /* steps that were left out */
   for (int i = 0; status >= 0 && stop > 0 && i < r->a->op.n_operands; i++) {
-    if (r->a->operands[i].kind == MICAH_ADAPT_CARRY) micah_adapt_clear(r, i, 0, 1);
-    if (r->a->operands[i].kind == MICAH_ADAPT_STEPPED) micah_adapt_clear(r, i, 0, stop);
+    if (r->a->operands[i].kind == MICAH_ADAPT_CARRY) status = micah_adapt_clear(r, i, 0, 1);
+    if (r->a->operands[i].kind == MICAH_ADAPT_STEPPED) status = micah_adapt_clear(r, i, 0, stop);
   }
   return status;
 }

@@ -9,6 +9,7 @@
 
 #include "common/isa.h"
 #include "common/names.h"
+#include "device/device.h"
 #include "device/pool.h"
 #include "mica/model.h"
 
@@ -116,6 +117,8 @@ mica_status micah_context_new(const mica_context_options *options, mica_context 
     context->threads = (mica_threads){ micah_pool_parallel_for, context->pool, workers };
   }
   if (status >= 0) status = micah_register_ops(context);
+  micah_device *cpu;
+  if (status >= 0) status = micah_context_device(context, MICA_CPU, 0, &cpu);
   if (status < 0) {
     mica_context_destroy(context);
     return status;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "program/executor.h"
+#include "program/memory.h"
 
 /* stands for memory that is not there while splits are probed */
 static char nothing[64];
@@ -131,12 +132,22 @@ mica_status micah_fill(mica_executor *x, int32_t e, int i) {
                          micah_seeds_bound(x, root, bit)))
       wire->flags |= MICA_ADD;
   }
-  return MICA_OK;
+  /* kernels read slots and offsets as device data; entries that run programs hand them on as they are */
+  mica_status status = MICA_OK;
+  if (!x->upload || x->probing || entry->inner) return status;
+  int64_t tasks = micah_rows(x, entry->level);
+  for (int bit = MICA_V; bit <= MICA_TD; bit <<= 1) {
+    mica_wire *wire = micak_wire(port, bit);
+    wire->slot = micah_upload_list(x, wire->slot, tasks, &status);
+  }
+  port->offsets = micah_upload_list(x, port->offsets, tasks + 1, &status);
+  return status;
 }
 
 mica_status micah_bind_all(mica_executor *x) {
   const mica_program *p = x->program;
   x->bind_number++;
+  micah_upload_begin(x);
   mica_status status = micah_sizes_update(x);
   if (status < 0) return status;
   for (int32_t e = 0; e < p->n_entries; e++) {
@@ -148,7 +159,8 @@ mica_status micah_bind_all(mica_executor *x) {
     for (int d = 1; d < entry->op->n_dims; d++)
       if (entry->dim_axis[d] >= 0) {
         int32_t above = micah_common(p, entry->level, entry->dim_axis[d]);
-        *micak_dim(&entry->op->dims[d], args) = micah_span_of(x, above, entry->dim_axis[d])->length;
+        const micah_span *span = micah_span_of(x, above, entry->dim_axis[d]);
+        *micak_dim(&entry->op->dims[d], args) = entry->inner ? span->length : span->bound;
       }
     for (int i = 0; i < entry->op->n_operands; i++)
       if ((status = micah_fill(x, e, i)) < 0) return status;
@@ -196,23 +208,23 @@ mica_status micah_value_wire(mica_executor *x, int32_t value, int bit, mica_wire
 }
 
 /* run over the rows of a wire: clear them, or copy the rows of another there */
-static void each_row(const mica_executor *x, const micah_value *v, const mica_wire *to, int64_t to_row, int64_t count,
-                     const mica_wire *from, int64_t from_row) {
+static mica_status each_row(mica_executor *x, const micah_value *v, const mica_wire *to, int64_t to_row, int64_t count,
+                            const mica_wire *from, int64_t from_row) {
   const micah_span *span = v->axis == MICA_NO_AXIS ? NULL : micah_span_of(x, MICA_NO_AXIS, v->axis);
   int64_t size = (int64_t)mica_dtype_size(to->dtype);
+  micah_mover mover = { .x = x, .bytes = (size_t)(count * size) };
   for (int64_t b = 0; b < x->tasks; b++) {
     int64_t rows = !span ? 1 : span->offsets ? span->offsets[b + 1] - span->offsets[b] : span->length;
     int64_t s = to->slot ? to->slot[b] : b, f = !from ? 0 : from->slot ? from->slot[b] : b;
     if (s < 0) continue;
-    if (!to->slot && to->task_stride == 0 && !(span && span->offsets) && b > 0) return;
+    if (!to->slot && to->task_stride == 0 && !(span && span->offsets) && b > 0) break;
     int64_t at = span && span->offsets ? span->offsets[s] * to_row : s * to->task_stride;
     int64_t src = !from || f < 0 ? 0 : span && span->offsets ? span->offsets[f] * from_row : f * from->task_stride;
-    for (int64_t r = 0; r < rows; r++) {
-      char *dst = (char *)to->data + (at + r * to_row) * size;
-      if (from && f >= 0) memcpy(dst, (const char *)from->data + (src + r * from_row) * size, (size_t)(count * size));
-      else memset(dst, 0, (size_t)(count * size));
-    }
+    for (int64_t r = 0; r < rows; r++)
+      micah_move(&mover, (char *)to->data + (at + r * to_row) * size,
+                 from && f >= 0 ? (const char *)from->data + (src + r * from_row) * size : NULL);
   }
+  return micah_move_end(&mover);
 }
 
 mica_status micah_clear(mica_executor *x, int32_t index) {
@@ -227,12 +239,10 @@ mica_status micah_clear(mica_executor *x, int32_t index) {
   mica_status status = micah_value_wire(x, root, bit, &wire);
   if (status < 0) return status;
   if (!wire.data || (!store->zero && !seeds) || (wire.flags & MICA_ADD)) return MICA_OK;
-  if (store->where == MICAH_OUTSIDE) {
-    each_row(x, v, &wire, v->count, v->count, NULL, 0);
-    return MICA_OK;
-  }
-  memset(wire.data, 0, (size_t)(micah_rows(x, v->axis) * v->count) * mica_dtype_size(wire.dtype));
-  for (int32_t i = 0; seeds && i < p->n_outputs; i++) {
+  if (store->where == MICAH_OUTSIDE) return each_row(x, v, &wire, v->count, v->count, NULL, 0);
+  status = x->device->ops->fill(x->device, x->stream, wire.data, 0,
+                                (size_t)(micah_rows(x, v->axis) * v->count) * mica_dtype_size(wire.dtype));
+  for (int32_t i = 0; status >= 0 && seeds && i < p->n_outputs; i++) {
     const micah_value *o = &p->values[p->outputs[i].value];
     const micah_binding *seed = micah_bound(x, p->outputs[i].value, bit);
     if (o->root != root || !seed->set) continue;
@@ -240,7 +250,7 @@ mica_status micah_clear(mica_executor *x, int32_t index) {
     const micah_span *span = o->axis == MICA_NO_AXIS ? NULL : micah_span_of(x, MICA_NO_AXIS, o->axis);
     if (from.task_stride < 0) from.task_stride = (span ? span->length : 1) * o->count;
     to.data = (char *)wire.data + o->start * (int64_t)mica_dtype_size(wire.dtype);
-    each_row(x, o, &to, v->count, o->count, &from, o->count);
+    status = each_row(x, o, &to, v->count, o->count, &from, o->count);
   }
-  return MICA_OK;
+  return status;
 }

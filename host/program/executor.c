@@ -3,6 +3,7 @@
 
 #include "program/executor.h"
 #include "program/inner.h"
+#include "program/memory.h"
 
 static mica_status fill_constants(mica_executor *x) {
   const mica_program *p = x->program;
@@ -12,11 +13,12 @@ static mica_status fill_constants(mica_executor *x) {
     micah_store_of(x, v, MICA_V)->offset = bytes;
     bytes += (p->values[v].count * size + 63) / 64 * 64;
   }
-  x->fixed = micah_region_raw(&x->region, bytes);
-  if (!x->fixed) return MICA_ERR_MEMORY;
+  char *fixed = x->fixed = micah_data_alloc(x, bytes);
+  if (fixed && x->backend == MICA_CUDA) fixed = micah_region_raw(&x->region, bytes);
+  if (!fixed) return MICA_ERR_MEMORY;
   for (int32_t v = 0; v < p->n_values; v++) {
     if (p->values[v].kind != MICA_VALUE_CONSTANT || p->values[v].root != v) continue;
-    char *at = x->fixed + micah_store_of(x, v, MICA_V)->offset;
+    char *at = fixed + micah_store_of(x, v, MICA_V)->offset;
     float f = (float)p->values[v].fill;
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
@@ -27,7 +29,7 @@ static mica_status fill_constants(mica_executor *x) {
       else ((uint16_t *)(void *)at)[i] = (uint16_t)(bits >> 16);
     }
   }
-  return MICA_OK;
+  return fixed == x->fixed ? MICA_OK : micah_data_put(x, x->fixed, fixed, bytes);
 }
 
 static mica_status check_options(mica_context *context, const mica_program *program,
@@ -84,17 +86,19 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
     return status;
   x->probing = 0;
   if ((status = micah_plan(x)) < 0 || (status = fill_constants(x)) < 0) return status;
-  x->arena = micah_region_raw(region, x->arena_bytes);
+  x->arena = micah_data_alloc(x, x->arena_bytes);
   x->exec = micah_region_alloc(region, x->workers, sizeof *x->exec);
   x->list = micah_region_alloc(region, x->n_steps, sizeof *x->list);
   if (!x->arena || !x->exec || !x->list) return MICA_ERR_MEMORY;
+  if ((status = micah_upload_create(x)) < 0 || (status = micah_graphs_create(x)) < 0) return status;
   for (int32_t e = 0; e < p->n_entries; e++)
     if (p->entries[e].inner && p->live[e] && (status = p->entries[e].inner->create(x, e)) < 0) return status;
   x->kernel_scratch = (x->kernel_scratch + 63) / 64 * 64;
   for (int32_t w = 0; w < x->workers; w++) {
     x->exec[w] = (mica_exec){ .size = sizeof *x->exec, .scratch_bytes = x->kernel_scratch,
-                              .isa = mica_context_get_isa(x->context) };
-    if (!(x->exec[w].scratch = micah_region_raw(region, (int64_t)x->kernel_scratch))) return MICA_ERR_MEMORY;
+                              .isa = mica_context_get_isa(x->context), .stream = x->stream,
+                              .device = x->device->index };
+    if (!(x->exec[w].scratch = micah_data_alloc(x, (int64_t)x->kernel_scratch))) return MICA_ERR_MEMORY;
   }
   x->dirty = 1;
   return MICA_OK;
@@ -106,6 +110,9 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
   *out = NULL;
   mica_status status = check_options(context, program, options);
   if (status < 0) return status;
+  micah_device *device;
+  status = micah_context_device(context, options->backend, options->device, &device);
+  if (status < 0) return status;
   micah_region region = { mica_context_get_allocator(context), NULL, 0 };
   mica_executor *x = micah_region_alloc(&region, 1, sizeof *x);
   if (!x) return MICA_ERR_MEMORY;
@@ -113,6 +120,8 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
   x->context = context;
   x->program = program;
   x->backend = options->backend;
+  x->device = device;
+  x->stream = options->stream ? options->stream : device->stream;
   x->dtype = options->dtype;
   x->passes = options->passes;
   /* a pass brings those that it builds on */
@@ -121,7 +130,7 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
   x->fused = options->fused && options->fused != MICAH_ONE_FORWARD;
   x->one_forward = !!options->fused;
   const mica_threads *threads = mica_context_get_threads(context);
-  x->workers = threads && threads->workers > 0 ? threads->workers : 1;
+  x->workers = threads && threads->workers > 0 && x->backend != MICA_CUDA ? threads->workers : 1;
   if ((status = build(x, options)) < 0) {
     mica_executor_destroy(x);
     return status;
@@ -132,7 +141,11 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
 
 void mica_executor_destroy(mica_executor *x) {
   if (!x) return;
+  if (x->backend == MICA_CUDA) (void)x->device->ops->stream_sync(x->device, x->stream);  /* it may be in use */
   micah_inner_destroy(x);
+  micah_graphs_destroy(x);
+  micah_upload_destroy(x);
+  micah_data_free(x);
   micah_region region = x->region;  /* the executor itself lies in it */
   micah_region_free(&region);
 }

@@ -45,6 +45,7 @@ typedef struct micah_group {
 typedef struct micah_span {
   const int32_t *offsets;      /* [rows(level) + 1], NULL: all of `length` */
   int64_t        length;       /* longest */
+  int64_t        bound;        /* at least that: what kernels are given as the longest */
   int64_t        total;        /* rows in all */
   int32_t       *buffer;       /* for composed offsets */
   int64_t        capacity;
@@ -76,6 +77,12 @@ enum { MICAH_ONE_FORWARD = 2 };
 struct mica_executor {
   mica_context       *context;
   const mica_program *program;
+  struct micah_device *device;                          /* of the backend; memory.c, graph.c */
+  void               *stream;
+  struct micah_data  *data;
+  int64_t             data_bytes;
+  struct micah_upload *upload;
+  struct micah_graphs *graphs;
   micah_region        region;
   int32_t             backend, dtype, passes, fused, workers;
   int32_t             one_forward;                      /* fused, or MICAH_ONE_FORWARD */

@@ -10,6 +10,7 @@
 
 #include "common/op.h"
 #include "program/inner.h"
+#include "program/memory.h"
 
 enum { IN, GRADIENT, RESULT };
 
@@ -45,13 +46,16 @@ static void release(void *own) {
 static mica_status fill_ones(mica_executor *x, const gradient *g, state *s) {
   const micah_value *v = &g->sub->values[g->loss];
   int64_t rows = micah_capacity(s->inner, v->axis), n = rows * v->count;
-  if (!(s->ones = micah_region_raw(&x->region, n * (int64_t)mica_dtype_size(x->dtype)))) return MICA_ERR_MEMORY;
+  int64_t size = n * (int64_t)mica_dtype_size(x->dtype);
+  void *ones = s->ones = micah_data_alloc(x, size);
+  if (ones && x->backend == MICA_CUDA) ones = micah_region_raw(&x->region, size);
+  if (!ones) return MICA_ERR_MEMORY;
   for (int64_t i = 0; i < n; i++) {
-    if (x->dtype == MICA_F64) ((double *)s->ones)[i] = 1;
-    else if (x->dtype == MICA_F32) ((float *)s->ones)[i] = 1;
-    else ((uint16_t *)s->ones)[i] = 0x3f80;  /* bf16 */
+    if (x->dtype == MICA_F64) ((double *)ones)[i] = 1;
+    else if (x->dtype == MICA_F32) ((float *)ones)[i] = 1;
+    else ((uint16_t *)ones)[i] = 0x3f80;  /* bf16 */
   }
-  return MICA_OK;
+  return ones == s->ones ? MICA_OK : micah_data_put(x, s->ones, ones, size);
 }
 
 static mica_status create(mica_executor *x, int32_t e) {
@@ -62,7 +66,7 @@ static mica_status create(mica_executor *x, int32_t e) {
                       "program %s: %s: backward_jvp of a gradient is a third derivative, which is not supported; ask "
                       "for jvp or backward",
                       x->program->name, entry->path);
-  int64_t before = x->region.bytes;
+  int64_t before = x->region.bytes + x->data_bytes;
   state *s = x->inner[e] = micah_region_alloc(&x->region, 1, sizeof *s);
   mica_value *wants = micah_region_alloc(&x->region, g->n_in, sizeof *wants);
   if (!s || !wants) return MICA_ERR_MEMORY;
@@ -80,11 +84,11 @@ static mica_status create(mica_executor *x, int32_t e) {
   mica_status status = micah_inner_executor(x, e, g->sub, &options, &s->inner);
   mica_memory memory;
   if (status >= 0) status = mica_executor_memory(s->inner, &memory);
-  if (status >= 0 && !options.fused && !(s->saved = micah_region_raw(&x->region, memory.saved)))
+  if (status >= 0 && !options.fused && !(s->saved = micah_data_alloc(x, memory.saved)))
     status = MICA_ERR_MEMORY;
   if (status >= 0) status = fill_ones(x, g, s);
   if (status < 0) return status;
-  s->bytes = x->region.bytes - before + memory.scratch;
+  s->bytes = x->region.bytes + x->data_bytes - before + memory.scratch;
   return MICA_OK;
 }
 
@@ -142,11 +146,12 @@ static mica_status run(mica_executor *x, int32_t e, int face) {
   const int32_t first = MICA_PASS_FORWARD | MICA_PASS_BACKWARD, second = MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP;
   if (face == MICA_BACKWARD && !any_cotangent(g, x->args[e])) {
     /* first-order methods stop here: no sweep for nothing */
-    for (int i = 0; i < g->n_in; i++) {
+    mica_status cleared = MICA_OK;
+    for (int i = 0; cleared >= 0 && i < g->n_in; i++) {
       const micah_value *v = &g->sub->values[g->value[i]];
-      if (v->dtype < MICA_I32) micah_inner_clear(x, e, i, v->count, v->axis, 0, 1);
+      if (v->dtype < MICA_I32) cleared = micah_inner_clear(x, e, i, v->count, v->axis, 0, 1);
     }
-    return MICA_OK;
+    return cleared;
   }
   mica_status status = micah_inner_sizes(x, e, s->inner);
   if (status >= 0) status = bind_face(g, s, x->args[e], face);

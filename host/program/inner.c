@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/op.h"
+#include "program/memory.h"
 
 void micah_inner_destroy(mica_executor *x) {
   for (int32_t e = 0; x->inner && e < x->program->n_entries; e++)
@@ -101,6 +102,8 @@ mica_status micah_inner_executor(mica_executor *x, int32_t e, const mica_program
   int64_t rows[MICAH_INNER_DIMS], longest[MICAH_INNER_DIMS];
   mica_executor_options with = *options;
   with.backend = x->backend;
+  with.device = x->device->index;
+  with.stream = x->stream;
   with.dtype = x->dtype;
   with.tasks = micah_capacity(x, entry->level);
   with.rows = rows;
@@ -151,16 +154,19 @@ mica_status micah_inner_dense(micah_replay *r) {
   return MICA_OK;
 }
 
-void micah_inner_clear(mica_executor *x, int32_t e, int operand, int64_t count, int32_t axis, int64_t first,
-                       int64_t parts) {
+mica_status micah_inner_clear(mica_executor *x, int32_t e, int operand, int64_t count, int32_t axis, int64_t first,
+                              int64_t parts) {
   const mica_port *port = micah_inner_port(x->args[e], operand);
   const mica_wire *w = &port->d;
-  if (!w->data || (w->flags & MICA_ADD) || parts < 1) return;
+  if (!w->data || (w->flags & MICA_ADD) || parts < 1) return MICA_OK;
   const int32_t *offsets = axis < 0 ? NULL : port->offsets;
   int64_t size = (int64_t)mica_dtype_size(w->dtype), tasks = micah_rows(x, x->program->entries[e].level);
   int64_t rows = axis < 0 ? parts : ((const micah_inner_args *)x->args[e])->dim[1 + axis];
+  micah_mover mover = { .x = x, .bytes = (size_t)(count * size) };
   for (int64_t b = 0; b < tasks; b++) {
     char *at = micak_same_slot(w, offsets, b) ? NULL : micak_task(w, offsets, b);
-    if (at) memset(at + first * count * size, 0, (size_t)(micak_rows(offsets, b, rows) * count * size));
+    for (int64_t r = 0; at && r < micak_rows(offsets, b, rows); r++)
+      micah_move(&mover, at + (first + r) * count * size, NULL);
   }
+  return micah_move_end(&mover);
 }

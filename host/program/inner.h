@@ -63,7 +63,7 @@ mica_status micah_inner_dense(micah_replay *replay);
 mica_status micah_inner_bind(mica_executor *inner, mica_value value, int bit, const mica_wire *wire, uint32_t flags);
 /* set a port's cotangent that nothing is written to to zero, unless it adds: `count` elements of each row; over the
  * rows of the subprogram's axis, or (axis < 0) parts [first, first + parts) of that size */
-void micah_inner_clear(mica_executor *x, int32_t entry, int operand, int64_t count, int32_t axis, int64_t first,
-                       int64_t parts);
+mica_status micah_inner_clear(mica_executor *x, int32_t entry, int operand, int64_t count, int32_t axis, int64_t first,
+                              int64_t parts);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "program/executor.h"
 #include "program/inner.h"
+#include "program/memory.h"
 
 typedef struct job {
   mica_executor *x;
@@ -33,7 +34,7 @@ static void run_piece(void *arg, int64_t i, int32_t worker) {
     double start = x->profile ? now() : 0;
     mica_status status = step->kernel->run(&x->exec[worker], x->args[step->entry], first, count);
     if (x->profile) {
-      x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
+      if (x->backend != MICA_CUDA) x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
       if (i == 0) step->calls++;
     }
     if (status >= 0) continue;
@@ -66,6 +67,27 @@ static int64_t even_piece(const mica_executor *x, int64_t units, int64_t piece) 
   return (units + pieces - 1) / pieces;
 }
 
+/* one phase on a device's stream */
+static mica_status run_launch(mica_executor *x, micah_step *step) {
+  void *events[2] = { NULL, NULL };
+  const micah_device_ops *ops = x->device->ops;
+  mica_status status = MICA_OK;
+  /* a profile is of one launch at a time, each waited for */
+  for (int i = 0; x->profile && i < 2 && status >= 0; i++) status = ops->event_create(x->device, &events[i]);
+  if (status >= 0 && x->profile) status = ops->event_record(x->device, events[0], x->stream);
+  if (status >= 0) status = run_steps(x, &step, 1, step->split.units, step->split.units);
+  if (status >= 0 && x->profile) {
+    double seconds;
+    status = ops->event_record(x->device, events[1], x->stream);
+    if (status >= 0) status = ops->event_sync(x->device, events[1]);
+    if (status >= 0) status = ops->event_elapsed(x->device, events[0], events[1], &seconds);
+    if (status >= 0) x->times[step - x->steps] = x->times[step - x->steps] + seconds;
+  }
+  for (int i = 0; i < 2; i++)
+    if (events[i]) ops->event_destroy(x->device, events[i]);
+  return status;
+}
+
 /* one phase alone: any cut of its units gives the same bits */
 static mica_status run_alone(mica_executor *x, micah_step *step) {
   if (!step->kernel) {
@@ -77,6 +99,7 @@ static mica_status run_alone(mica_executor *x, micah_step *step) {
     }
     return status;
   }
+  if (x->backend == MICA_CUDA) return run_launch(x, step);
   int64_t grain = step->split.grain, units = step->split.units;
   int64_t pieces = (units + grain - 1) / grain, most = 8 * (int64_t)x->workers;
   int64_t piece = pieces <= most ? grain : ((units + most - 1) / most + grain - 1) / grain * grain;
@@ -124,6 +147,35 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
   return MICA_OK;
 }
 
+static mica_status run_groups(mica_executor *x, int32_t faces) {
+  int32_t clear = 0;
+  for (int32_t g = 0; g < x->n_groups; g++) {
+    for (; clear < x->n_clears && x->stores[x->clears[clear]].first <= g; clear++) {
+      int face = x->clears[clear] % MICAH_WIRES == micah_wire_index(MICA_D) ? MICA_BACKWARD : MICA_BACKWARD_JVP;
+      if (!(faces >> face & 1)) continue;
+      mica_status status = micah_clear(x, x->clears[clear]);
+      if (status < 0) return status;
+    }
+    mica_status status = run_group(x, &x->groups[g], faces);
+    if (status < 0) return status;
+  }
+  return MICA_OK;
+}
+
+/* on a device: replayed where it can be, else launched. an outer capture takes plain launches */
+static mica_status run_on_device(mica_executor *x, int32_t faces, int captured) {
+  int done = 0;
+  mica_status status = captured ? MICA_OK : micah_graph_run(x, faces, run_groups, &done);
+  if (status >= 0 && !done) status = run_groups(x, faces);
+  if (status == MICA_ERR_DEVICE && !captured) {
+    char cause[512];
+    snprintf(cause, sizeof cause, "%s", mica_last_error());
+    (void)x->device->ops->check(x->device);  /* does the device still live? */
+    return mica_error(status, "%s", cause);
+  }
+  return status;
+}
+
 mica_status mica_executor_run(mica_executor *x, int32_t passes, void *saved) {
   if (!x) return mica_error(MICA_ERR_INVALID, "mica_executor_run: no executor");
   const char *name = x->program->name;
@@ -139,28 +191,25 @@ mica_status mica_executor_run(mica_executor *x, int32_t passes, void *saved) {
                       (long long)x->saved_bytes);
   if ((uintptr_t)saved % 64)
     return mica_error(MICA_ERR_INVALID, "executor of %s: saved memory must be 64-byte aligned", name);
+  int captured = 0;
+  mica_status ready = x->device->ops->enter(x->device);
+  if (ready >= 0 && x->backend == MICA_CUDA) ready = x->device->ops->capturing(x->device, x->stream, &captured);
+  if (ready < 0) return ready;
+  if (captured && !x->graphs)
+    return mica_error(MICA_ERR_UNSUPPORTED, "executor of %s: its entries that run programs of their own (scan, grad, "
+                      "adapt) cannot be captured", name);
   if (x->dirty || x->saved != (char *)saved) {
     x->saved = saved;
     x->dirty = 1;
     mica_status status = micah_bind_all(x);
+    if (status >= 0) status = micah_upload_end(x, captured);
     if (status < 0) return status;
     x->dirty = 0;
   }
   int32_t faces = (passes & MICA_PASS_FORWARD ? 1 << MICA_FORWARD : 0) | (passes & MICA_PASS_JVP ? 1 << MICA_JVP : 0) |
                   (passes & MICA_PASS_BACKWARD ? 1 << MICA_BACKWARD : 0) |
                   (passes & MICA_PASS_BACKWARD_JVP ? 1 << MICA_BACKWARD_JVP : 0);
-  int32_t clear = 0;
-  for (int32_t g = 0; g < x->n_groups; g++) {
-    for (; clear < x->n_clears && x->stores[x->clears[clear]].first <= g; clear++) {
-      int wire = x->clears[clear] % MICAH_WIRES;
-      if (!(passes & (wire == micah_wire_index(MICA_D) ? MICA_PASS_BACKWARD : MICA_PASS_BACKWARD_JVP))) continue;
-      mica_status status = micah_clear(x, x->clears[clear]);
-      if (status < 0) return status;
-    }
-    mica_status status = run_group(x, &x->groups[g], faces);
-    if (status < 0) return status;
-  }
-  return MICA_OK;
+  return x->backend == MICA_CUDA ? run_on_device(x, faces, captured) : run_groups(x, faces);
 }
 
 mica_status mica_executor_profile(mica_executor *x, int32_t enable, mica_profile_fn fn, void *user) {

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "program/memory.h"
 #include "program/scan.h"
 
 typedef struct micah_scan_state {
@@ -46,7 +47,7 @@ mica_status micah_scan_create(mica_executor *x, int32_t e) {
   state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);
   mica_value *wants = micah_region_alloc(region, scan->op.n_operands, sizeof *wants);
   if (!s || !wants) return MICA_ERR_MEMORY;
-  int64_t size = (int64_t)mica_dtype_size(x->dtype), before = region->bytes;
+  int64_t size = (int64_t)mica_dtype_size(x->dtype), before = region->bytes + x->data_bytes;
   int32_t n_wants = 0;
   s->capacity = micah_capacity(x, entry->level);
   s->stride = micah_scan_stride(x->capacity_longest[entry->dim_axis[1]]);
@@ -59,6 +60,8 @@ mica_status micah_scan_create(mica_executor *x, int32_t e) {
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   options.backend = x->backend;
   options.dtype = x->dtype;
+  options.device = x->device->index;
+  options.stream = x->stream;
   options.passes = x->passes;
   options.tasks = s->capacity;
   options.wants = wants;
@@ -75,20 +78,20 @@ mica_status micah_scan_create(mica_executor *x, int32_t e) {
     int64_t bytes = s->capacity * scan->count[k] * size;
     for (int i = 0; i < 4; i++) {
       int tangent = i >= 2;
-      if ((!tangent || (x->passes & MICA_PASS_JVP)) && !(s->ring[4 * k + i] = micah_region_raw(region, bytes)))
+      if ((!tangent || (x->passes & MICA_PASS_JVP)) && !(s->ring[4 * k + i] = micah_data_alloc(x, bytes)))
         return MICA_ERR_MEMORY;
       if ((x->passes & (tangent ? MICA_PASS_BACKWARD_JVP : MICA_PASS_BACKWARD)) &&
-          !(s->back[4 * k + i] = micah_region_raw(region, bytes)))
+          !(s->back[4 * k + i] = micah_data_alloc(x, bytes)))
         return MICA_ERR_MEMORY;
     }
     for (int t = 0; t < 2; t++)
       if ((x->passes & (t ? MICA_PASS_BACKWARD_JVP : MICA_PASS_BACKWARD)) &&
-          !(s->stretch[2 * k + t] = micah_region_raw(region, bytes * s->stride)))
+          !(s->stretch[2 * k + t] = micah_data_alloc(x, bytes * s->stride)))
         return MICA_ERR_MEMORY;
   }
   mica_memory memory;
   mica_executor_memory(s->inner, &memory);
-  s->bytes = region->bytes - before + memory.scratch;
+  s->bytes = region->bytes + x->data_bytes - before + memory.scratch;
   return MICA_OK;
 }
 
@@ -202,18 +205,22 @@ static mica_status step_down(loop *l, int64_t t, int64_t stretch, int rows, int3
 }
 
 /* copy a carry's row of each task whose last step was t to where `last` is wanted */
-static void keep_last(loop *l, int64_t t, int bit) {
+static mica_status keep_last(loop *l, int64_t t, int bit) {
   int64_t size = (int64_t)mica_dtype_size(l->x->dtype);
   for (int32_t k = 0; k < l->scan->n_carry; k++) {
     int last = find(l->scan, MICAH_LAST, k), mark = find(l->scan, MICAH_CHECKPOINT, k);
     mica_wire from = carry_in(l, k, -1, mark, bit, t + 1, -1);
     size_t bytes = (size_t)(l->scan->count[k] * size);
+    micah_mover mover = { .x = l->x, .bytes = bytes };
     for (int64_t i = 0; i < l->n; i++) {
       int64_t b = l->s->active[i];
       char *to = steps_of(l, b) == t + 1 ? outer_row(l, last, bit, b) : NULL;
-      if (to) memcpy(to, (char *)from.data + b * (int64_t)bytes, bytes);
+      if (to) micah_move(&mover, to, (char *)from.data + b * (int64_t)bytes);
     }
+    mica_status status = micah_move_end(&mover);
+    if (status < 0) return status;
   }
+  return MICA_OK;
 }
 
 static mica_status sweep_down(loop *l) {
@@ -221,46 +228,50 @@ static mica_status sweep_down(loop *l) {
   int32_t passes = MICA_PASS_FORWARD | (tangents ? MICA_PASS_JVP : 0);
   for (int64_t t = 0; t < l->T; t++) {
     mica_status status = step_down(l, t, -1, 1, passes);
+    if (status >= 0) status = keep_last(l, t, tangents ? MICA_T : MICA_V);
     if (status < 0) return status;
-    keep_last(l, t, tangents ? MICA_T : MICA_V);
   }
   return MICA_OK;
 }
 
 /* a cotangent that steps add to: clear it first where the caller does not add, once for each place */
-static void clear_outer(loop *l, int operand, int bit) {
+static mica_status clear_outer(loop *l, int operand, int bit) {
   mica_port *port = (mica_port *)(uintptr_t)&l->args->ports[operand];
   const mica_wire *w = micak_wire(port, bit);
-  if (!w->data || (w->flags & MICA_ADD)) return;
+  if (!w->data || (w->flags & MICA_ADD)) return MICA_OK;
   const micah_value *v = &l->scan->body->values[l->scan->operands[operand].value];
+  micah_mover mover = { .x = l->x, .bytes = (size_t)v->count * mica_dtype_size(w->dtype) };
   for (int64_t b = 0; b < l->args->B; b++) {
     char *at = micak_same_slot(w, NULL, b) ? NULL : micak_task(w, NULL, b);
-    if (at) memset(at, 0, (size_t)v->count * mica_dtype_size(w->dtype));
+    if (at) micah_move(&mover, at, NULL);
   }
+  return micah_move_end(&mover);
 }
 
 /* the cotangent of the carry out of step t: what step t + 1 left, or for tasks that end here, that of `last` */
-static void seed_last(loop *l, int64_t t, int bit) {
+static mica_status seed_last(loop *l, int64_t t, int bit) {
   int64_t size = (int64_t)mica_dtype_size(l->x->dtype);
   for (int32_t k = 0; k < l->scan->n_carry; k++) {
     int last = find(l->scan, MICAH_LAST, k);
     size_t bytes = (size_t)(l->scan->count[k] * size);
     char *to = l->s->back[4 * k + 2 * (bit == MICA_TD) + t % 2];
+    micah_mover mover = { .x = l->x, .bytes = bytes };
     for (int64_t i = 0; i < l->n; i++) {
       int64_t b = l->s->active[i];
       if (steps_of(l, b) != t + 1) continue;
-      const char *from = outer_row(l, last, bit, b);
-      if (from) memcpy(to + b * (int64_t)bytes, from, bytes);
-      else memset(to + b * (int64_t)bytes, 0, bytes);
+      micah_move(&mover, to + b * (int64_t)bytes, outer_row(l, last, bit, b));
     }
+    mica_status status = micah_move_end(&mover);
+    if (status < 0) return status;
   }
+  return MICA_OK;
 }
 
 /* run step t down and up. wanted: MICA_D in backward, MICA_TD in backward_jvp; carries always hand on both. */
 static mica_status step_up(loop *l, int64_t t, int64_t stretch) {
   int second = l->face == MICA_BACKWARD_JVP, wanted = second ? MICA_TD : MICA_D;
   mica_status status = bind_inputs(l, t, stretch, second);
-  for (int bit = MICA_D; bit <= (second ? MICA_TD : MICA_D); bit <<= 2) seed_last(l, t, bit);
+  for (int bit = MICA_D; status >= 0 && bit <= (second ? MICA_TD : MICA_D); bit <<= 2) status = seed_last(l, t, bit);
   for (int i = 0; status >= 0 && i < l->scan->op.n_operands; i++) {
     const micah_scan_operand *o = &l->scan->operands[i];
     if (o->kind == MICAH_LAST || (l->scan->op.operands[i].role & MICA_INDEX)) continue;
@@ -285,8 +296,10 @@ static mica_status step_up(loop *l, int64_t t, int64_t stretch) {
 
 static mica_status sweep_up(loop *l) {
   int second = l->face == MICA_BACKWARD_JVP;
-  for (int i = 0; i < l->scan->op.n_operands; i++)
-    if (l->scan->operands[i].kind == MICAH_OUTER) clear_outer(l, i, second ? MICA_TD : MICA_D);
+  mica_status cleared = MICA_OK;
+  for (int i = 0; cleared >= 0 && i < l->scan->op.n_operands; i++)
+    if (l->scan->operands[i].kind == MICAH_OUTER) cleared = clear_outer(l, i, second ? MICA_TD : MICA_D);
+  if (cleared < 0) return cleared;
   int64_t stride = l->s->stride;
   for (int64_t stretch = (l->T - 1) / stride * stride; stretch >= 0; stretch -= stride) {
     int64_t end = stretch + stride < l->T ? stretch + stride : l->T;

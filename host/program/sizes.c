@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "program/executor.h"
+#include "program/memory.h"
 
 int64_t micah_rows(const mica_executor *x, int32_t axis) {
   return axis == MICA_NO_AXIS ? x->tasks : micah_span_of(x, MICA_NO_AXIS, axis)->total;
@@ -114,6 +115,13 @@ static mica_status compose(mica_executor *x, int32_t level, int32_t axis) {
   return MICA_OK;
 }
 
+/* most rows of an axis in one row of a level */
+static int64_t most_rows(const mica_executor *x, int32_t level, int32_t axis) {
+  int64_t most = 1;
+  for (; axis != level && most <= INT32_MAX; axis = x->program->axes[axis].parent) most *= x->capacity_longest[axis];
+  return most;
+}
+
 mica_status micah_sizes_update(mica_executor *x) {
   const mica_program *p = x->program;
   /* parents come before their children, and the whole task before the levels inside it */
@@ -122,6 +130,9 @@ mica_status micah_sizes_update(mica_executor *x) {
       if (a == level || !micah_below(p, a, level)) continue;
       mica_status status = compose(x, level, a);
       if (status < 0) return status;
+      micah_span *span = (micah_span *)(uintptr_t)micah_span_of(x, level, a);
+      span->bound = span->length;
+      if (x->backend == MICA_CUDA && span->offsets) span->bound = micah_length_class(span->length, most_rows(x, level, a));
       int64_t total = micah_span_of(x, level, a)->total;
       if (!x->probing && total > x->capacity_rows[a])
         return mica_error(MICA_ERR_SHAPE, "executor of %s: axis %s has %lld rows, its capacity is %lld", p->name,

@@ -113,10 +113,16 @@ typedef struct mica_executor_options {
   int32_t        n_wants;
   double         recompute;      /* values that the passes back may compute again instead of keeping them: at most this part
                                   * of the forward's flop; cheapest for their memory first. 0: keep all. same bits */
+  int32_t        device;         /* MICA_CUDA: which, from 0 */
+  void          *stream;         /* MICA_CUDA: where passes go; NULL: the device's own */
 } mica_executor_options;
-#define MICA_EXECUTOR_OPTIONS_INIT { sizeof(mica_executor_options), MICA_CPU, MICA_F32, MICA_PASS_FORWARD, 1, 1, NULL, NULL, NULL, 0, 0 }
+#define MICA_EXECUTOR_OPTIONS_INIT                                                                                    \
+  { sizeof(mica_executor_options), MICA_CPU, MICA_F32, MICA_PASS_FORWARD, 1, 1, NULL, NULL, NULL, 0, 0, 0, NULL }
 
-/* one thread at a time; owns its scratch, taken from the context's allocator here and never later. */
+/* one thread at a time; owns its scratch, taken from the context's allocator (MICA_CUDA: the device) here and never
+ * later. on MICA_CUDA data of wires and `saved` are device memory; slots and offsets that are bound are host memory on
+ * every backend, read by the next run. run only enqueues: wait for the stream before reading results. arguments that
+ * come again are replayed as a graph; on a stream that is being captured run becomes plain launches. */
 MICA_API mica_status mica_executor_create(mica_context *context, const mica_program *program,
                                           const mica_executor_options *options, mica_executor **out);
 MICA_API void        mica_executor_destroy(mica_executor *executor);
@@ -126,7 +132,7 @@ MICA_API void        mica_executor_destroy(mica_executor *executor);
 typedef struct mica_memory { int64_t saved, scratch, peak; } mica_memory;
 MICA_API mica_status mica_executor_memory(const mica_executor *executor, mica_memory *out);
 
-/* number of tasks, and each axis's packed offsets (tasks + 1; host memory on the CPU) or NULL with a fixed length. */
+/* number of tasks, and each axis's packed offsets (tasks + 1) or NULL with a fixed length. */
 MICA_API mica_status mica_executor_set_tasks(mica_executor *executor, int64_t tasks);
 MICA_API mica_status mica_executor_set_axis(mica_executor *executor, int32_t axis, const int32_t *offsets,
                                             int64_t length);
