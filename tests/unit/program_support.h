@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/op.h"
+#include "device/device.h"
 #include "mica/program.h"
 
 #define OK(call)                                                                        \
@@ -32,6 +33,7 @@ typedef struct bench {
   const int32_t *offsets[MAX_AXES];
   int64_t        index_range;
   double         recompute;
+  int            runs;                  /* one after another, bound anew each time; 0: one */
   int            per_task;              /* parameters have their own place for each task */
   int            params_only;           /* no derivatives of inputs */
   int            n_params, n_inputs, n_outputs;
@@ -107,20 +109,49 @@ static inline void bench_free(bench *b) {
     for (int w = 0; w < 4; w++) free(b->output[i][w]);
 }
 
-/* memory in the compute type */
-typedef struct typed { void *at; double *from; int64_t n; int dtype; } typed;
-static inline typed to_type(double *from, int64_t n, int dtype) {
-  typed t = { aligned_alloc(64, (size_t)((n + 1) * 8 + 63) / 64 * 64), from, n, dtype };
+/* memory of a device: the CPU's is the C library's */
+static inline void *device_memory(micah_device *d, size_t bytes) {
+  void *at = NULL;
+  if (d->ops->backend == MICA_CPU) at = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  else OK(d->ops->alloc(d, bytes, "a test", &at));
+  return at;
+}
+static inline void device_release(micah_device *d, void *at, size_t bytes) {
+  if (d->ops->backend == MICA_CPU) free(at);
+  else d->ops->free(d, at, bytes);
+}
+static inline void device_copy(micah_device *d, void *to, const void *from, size_t bytes) {
+  OK(d->ops->copy(d, d->stream, to, from, bytes));
+  OK(d->ops->stream_sync(d, d->stream));
+}
+
+/* memory in the compute type, on the device and here; from NULL: as it is */
+typedef struct typed { void *at, *host; double *from; int64_t n; size_t bytes; int dtype; } typed;
+static inline typed to_type(micah_device *d, double *from, int64_t n, int dtype) {
+  typed t = { .from = from, .n = n, .bytes = (size_t)(n + 1) * 8, .dtype = dtype };
+  t.host = calloc(1, t.bytes);
+  t.at = device_memory(d, t.bytes);
   for (int64_t i = 0; i < n; i++) {
-    if (dtype == MICA_F64) ((double *)t.at)[i] = from[i];
-    else ((float *)t.at)[i] = (float)from[i];
+    if (dtype == MICA_F64) ((double *)t.host)[i] = from[i];
+    else ((float *)t.host)[i] = (float)from[i];
   }
+  device_copy(d, t.at, t.host, t.bytes);
   return t;
 }
-static inline void from_type(typed *t) {
-  for (int64_t i = 0; i < t->n; i++)
-    t->from[i] = t->dtype == MICA_F64 ? ((double *)t->at)[i] : (double)((float *)t->at)[i];
-  free(t->at);
+static inline void from_type(micah_device *d, typed *t) {
+  device_copy(d, t->host, t->at, t->bytes);
+  for (int64_t i = 0; i < t->n && t->from; i++)
+    t->from[i] = t->dtype == MICA_F64 ? ((double *)t->host)[i] : (double)((float *)t->host)[i];
+  device_release(d, t->at, t->bytes);
+  free(t->host);
+}
+static inline typed of_indices(micah_device *d, const int32_t *from, int64_t n) {
+  typed t = { .bytes = (size_t)(n + 1) * sizeof *from };
+  t.host = calloc(1, t.bytes);
+  memcpy(t.host, from, (size_t)n * sizeof *from);
+  t.at = device_memory(d, t.bytes);
+  device_copy(d, t.at, t.host, t.bytes);
+  return t;
 }
 
 static inline void set_sizes(mica_executor *x, const bench *b) {
@@ -149,6 +180,8 @@ static inline void bench_run(mica_context *context, bench *b) {
   options.n_wants = n_wants;
   options.recompute = b->recompute;
   mica_executor *x;
+  micah_device *d;
+  OK(micah_context_device(context, b->backend, 0, &d));
   OK(mica_executor_create(context, b->program, &options, &x));
   set_sizes(x, b);
   typed t[8 * MAX_VALUES];
@@ -156,37 +189,41 @@ static inline void bench_run(mica_context *context, bench *b) {
   int64_t stride = b->per_task ? b->param_count / b->tasks : 0;
   int wires = b->passes & MICA_PASS_JVP ? 4 : b->passes & MICA_PASS_BACKWARD ? 2 : 1;
   for (int w = 0; w < wires; w++) {
-    t[n] = to_type(b->param[w], b->param_count, b->dtype);
+    t[n] = to_type(d, b->param[w], b->param_count, b->dtype);
     OK(mica_executor_set_params(x, wire_bits[w], t[n++].at, stride, NULL, 0));
   }
   for (int i = 0; i < b->n_inputs; i++) {
     mica_value value = mica_program_get_input(b->program, i);
     if (b->index[i]) {
-      mica_wire wire = { .data = b->index[i], .task_stride = -1 };
+      t[n] = of_indices(d, b->index[i], b->input_count[i]);
+      mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
       OK(mica_executor_set_value(x, value, MICA_V, &wire));
       continue;
     }
     for (int w = 0; w < (b->params_only ? 1 : wires); w++) {
-      t[n] = to_type(b->input[i][w], b->input_count[i], b->dtype);
+      t[n] = to_type(d, b->input[i][w], b->input_count[i], b->dtype);
       mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
       OK(mica_executor_set_value(x, value, wire_bits[w], &wire));
     }
   }
   for (int i = 0; i < b->n_outputs; i++)
     for (int w = 1; w < wires; w += 2) {
-      t[n] = to_type(b->output[i][w], b->output_count[i], b->dtype);
+      t[n] = to_type(d, b->output[i][w], b->output_count[i], b->dtype);
       mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
       OK(mica_executor_set_value(x, mica_program_get_output(b->program, i), wire_bits[w], &wire));
     }
   mica_memory memory;
   OK(mica_executor_memory(x, &memory));
-  void *saved = b->fused ? NULL : aligned_alloc(64, (size_t)(memory.saved + 63) / 64 * 64 + 64);
-  if (b->fused) OK(mica_executor_run(x, b->passes, NULL));
-  else
-    for (int pass = 0; pass < 4; pass++) {
-      static const int order[4] = { MICA_PASS_FORWARD, MICA_PASS_BACKWARD, MICA_PASS_JVP, MICA_PASS_BACKWARD_JVP };
-      if (b->passes & order[pass]) OK(mica_executor_run(x, order[pass], saved));
-    }
+  void *saved = b->fused ? NULL : device_memory(d, (size_t)memory.saved);
+  for (int run = 0; run < (b->runs ? b->runs : 1); run++) {
+    set_sizes(x, b);
+    if (b->fused) OK(mica_executor_run(x, b->passes, NULL));
+    else
+      for (int pass = 0; pass < 4; pass++) {
+        static const int order[4] = { MICA_PASS_FORWARD, MICA_PASS_BACKWARD, MICA_PASS_JVP, MICA_PASS_BACKWARD_JVP };
+        if (b->passes & order[pass]) OK(mica_executor_run(x, order[pass], saved));
+      }
+  }
   for (int i = 0; i < b->n_outputs; i++)
     for (int w = 0; w < wires; w += 2) {
       mica_wire wire;
@@ -195,17 +232,22 @@ static inline void bench_run(mica_context *context, bench *b) {
       OK(mica_program_info(b->program, value, &info));
       OK(mica_executor_get_value(x, value, wire_bits[w], &wire));
       int64_t rows = rows_of(b, info.axis);
+      int64_t stretch = info.axis < 0 ? wire.task_stride : wire.stride[0];
+      size_t bytes = !rows || !info.count ? 0 : (size_t)((rows - 1) * stretch + info.count) * mica_dtype_size(b->dtype);
+      void *values = malloc(bytes + 1);
+      if (wire.data) device_copy(d, values, wire.data, bytes);
       for (int64_t r = 0; r < rows && info.count; r++)
         for (int64_t k = 0; k < info.count; k++) {
-          int64_t at = r * (info.axis < 0 ? wire.task_stride : wire.stride[0]) + k;
+          int64_t at = r * stretch + k;
           double value_at = !wire.data             ? 0
-                            : b->dtype == MICA_F64 ? ((double *)wire.data)[at]
-                                                   : (double)((float *)wire.data)[at];
+                            : b->dtype == MICA_F64 ? ((double *)values)[at]
+                                                   : (double)((float *)values)[at];
           b->output[i][w][r * info.count + k] = value_at;
         }
+      free(values);
     }
-  for (int i = 0; i < n; i++) from_type(&t[i]);
-  free(saved);
+  for (int i = 0; i < n; i++) from_type(d, &t[i]);
+  if (saved) device_release(d, saved, (size_t)memory.saved);
   mica_executor_destroy(x);
 }
 
