@@ -1,139 +1,111 @@
 /* attention on the CPU, the faces that walk down: forward and jvp. a unit is (task, query head, tile of query rows) */
-#include "attention/attention_tile_internal.h"
+#include "attention/attention_plan_internal.h"
 
-/* long sequences take strips of 24 rows, so that a panel of keys is read once for four register tiles */
-enum { MOST_ROWS = 32 };                     /* 24 rows in whole vectors */
-static inline int64_t strip_rows(int64_t S) { return S > 192 ? 4 * ATTENTION_STRIP : ATTENTION_STRIP; }
-
-/* raw scores of a row to e^(scale s - *top); returns their sum. columns from n to `defined` become 0 */
-static inline float softmax_row(float *s, int64_t n, int64_t defined, float scale, float *largest) {
-  vf top = v_set1(-INFINITY), factor = v_set1(scale);
-  int64_t j = 0;
-  for (; j + VW <= n; j += VW) top = v_max(v_load(s + j) * factor, top);
-  if (j < n) top = v_max(micak_first(v_load(s + j) * factor, top, n - j), top);
-  float m = v_max_lane(top);
-  vf minus = v_set1(-m);
-  vf sum = v_zero(), sum2 = v_zero();
-  for (j = 0; j + 2 * VW <= n; j += 2 * VW) {
-    vf e = v_exp_low(v_fma(v_load(s + j), factor, minus)), f = v_exp_low(v_fma(v_load(s + j + VW), factor, minus));
+/* raw scores of strip s to e^(score - top); over: 1 / their sum, 0 where a row sees nothing */
+static inline void softmax_strip(const block_plan *p, int s, float *P, float *over, float *lse) {
+  vf top = v_set1(-INFINITY), sum = v_zero();
+  P += s * VW;
+  EACH_KEY(p, s, j) top = v_max(v_load(P + j * LANES), top);
+  top = v_select(v_gt(top, v_set1(-INFINITY)), top, v_zero());
+  EACH_KEY(p, s, j) {
+    vf e = v_exp_low(v_load(P + j * LANES) - top);
     sum += e;
-    sum2 += f;
-    v_store(s + j, e);
-    v_store(s + j + VW, f);
+    v_store(P + j * LANES, e);
   }
-  for (; j < n; j += VW) {
-    vf e = micak_first(v_exp_low(v_fma(v_load(s + j), factor, minus)), v_zero(), at_most(n - j, VW));
-    sum += e;
-    v_store(s + j, e);
-  }
-  for (; j < defined; j += VW) v_store(s + j, v_zero());
-  *largest = m;
-  return v_sum(sum + sum2);
+  vm empty = v_eq(sum, v_zero());
+  v_store(over + s * VW, v_select(empty, v_zero(), 1.0f / sum));
+  v_store(lse + s * VW, v_select(empty, v_zero(), top + v_log(sum)));
 }
 
-static void forward_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
+/* P: scores (or, with `over`, e^(score - top)) to p; P_t: tangents of the scores to p (s_t - lse_t) */
+static inline void tangent_strip(const block_plan *p, int s, float *P, float *P_t, const float *over, const float *lse,
+                                 float *lse_t) {
+  vf sum = v_zero(), minus = v_load(lse + s * VW), times = over ? v_load(over + s * VW) : v_zero();
+  P += s * VW, P_t += s * VW;
+  EACH_KEY(p, s, j) {
+    vf x = v_load(P + j * LANES), e = over ? x * times : v_exp_low(x - minus);
+    sum = v_fma(e, v_load(P_t + j * LANES), sum);
+    v_store(P + j * LANES, e);
+  }
+  EACH_KEY(p, s, j) v_store(P_t + j * LANES, v_load(P + j * LANES) * (v_load(P_t + j * LANES) - sum));
+  v_store(lse_t + s * VW, sum);
+}
+
+/* one tile of query rows of one head: blocks [n0, n1). value: out and lse; tangent: their tangents */
+INLINE void down(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T, const int value,
+                 const int tangent, const ahead_list *ahead, float *scratch) {
+  const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), g = attention_key_head(a, h);
+  const head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
+  const head_view v = head_of(&a->v.v, a->v.offsets, b, g), out = head_of(&a->out.v, a->out.offsets, b, h);
+  const head_view q_t = head_of(&a->q.t, a->q.offsets, b, h), k_t = head_of(&a->k.t, a->k.offsets, b, g);
+  const head_view v_t = head_of(&a->v.t, a->v.offsets, b, g), out_t = head_of(&a->out.t, a->out.offsets, b, h);
+  const head_view lse_v = head_of(&a->lse.v, a->lse.offsets, b, h), lse_t = head_of(&a->lse.t, a->lse.offsets, b, h);
+  const head_view bias = bias_view(&a->bias.v, b, h), bias_t = bias_view(&a->bias.t, b, h);
+  const float scale = head_scale(a, b, h), scale_t = head_cell(&a->scale.t, b, h);
+  const float slope = head_cell(&a->slopes.v, b, h), slope_t = head_cell(&a->slopes.t, b, h);
+  const int moves = q_t.at || scale_t != 0;
+  float *K = take(&scratch, S * Dp), *V = take(&scratch, S * Dp), *Q = take(&scratch, LANES * Dp);
+  float *QT = take(&scratch, LANES * Dp), *P = take(&scratch, S * LANES), *over = take(&scratch, LANES);
+  float *lse = take(&scratch, LANES), *lse_dot = take(&scratch, LANES);
+  float *K_t = NULL, *V_t = NULL, *QT_t = NULL, *P_t = NULL;
+  block_plan p;
+  if (tangent) {
+    K_t = take(&scratch, S * Dp), V_t = take(&scratch, S * Dp);
+    QT_t = take(&scratch, LANES * Dp), P_t = take(&scratch, S * LANES);
+  }
+  plan_block(&p, a, b, n1 - 1, T, S, 0, S);
+  int64_t keys = p.count ? p.at[p.count - 1].j + p.at[p.count - 1].n : 0; /* the last block sees the most */
+  pack(&k, 0, keys, D, Dp, 1, K);
+  pack(&v, 0, keys, D, Dp, 1, V);
+  if (tangent && k_t.at) pack(&k_t, 0, keys, D, Dp, 1, K_t);
+  if (tangent && v_t.at) pack(&v_t, 0, keys, D, Dp, 1, V_t);
+  for (int64_t n = n0; n < n1; n++) {
+    plan_block(&p, a, b, n, T, S, 0, S);
+    pack_block(&q, &p, D, Dp, scale, Q);
+    transpose_block(Q, p.first, Dp, QT);
+    scores(&p, D, K, Dp, QT, P, 0);
+    if (tangent) {
+      if (moves) { /* of scale q */
+        pack_block(&q_t, &p, D, Dp, scale, Q);
+        if (scale_t != 0) add_block(&q, &p, D, Dp, scale_t, Q);
+        transpose_block(Q, p.first, Dp, QT_t);
+        scores(&p, D, K, Dp, QT_t, P_t, 0);
+      } else {
+        memset(P_t, 0, (size_t)(S * LANES) * sizeof *P_t);
+      }
+      if (k_t.at) scores(&p, D, K_t, Dp, QT, P_t, 1);
+      if (bias_t.at || slope_t != 0) add_terms(&p, &bias_t, slope_t, 0, P_t);
+    }
+    if (has_terms(a)) add_terms(&p, &bias, slope, 1, P);
+    hide(&p, P);
+    if (!value) lanes_in(&lse_v, &p, INFINITY, lse);
+    for (int s = p.first; s < STRIPS; s++) {
+      if (value) softmax_strip(&p, s, P, over, lse);
+      if (tangent) tangent_strip(&p, s, P, P_t, value ? over : NULL, lse, lse_dot);
+    }
+    for (int l = p.start; l < LANES; l++) ahead_row(ahead, p.i0 + l, D);
+    if (value) {
+      lanes_out(&lse_v, &p, lse);
+      apply(&p, Dp, P, V, Q, 0);
+      unpack_block(&out, &p, D, Dp, Q, tangent ? NULL : over, 1); /* with tangents P is divided already */
+    }
+    if (tangent) {
+      lanes_out(&lse_t, &p, lse_dot);
+      apply(&p, Dp, P_t, V, Q, 0);
+      if (v_t.at) apply(&p, Dp, P, V_t, Q, 1);
+      unpack_block(&out_t, &p, D, Dp, Q, NULL, 1);
+    }
+  }
+}
+static void down_value(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T,
+                       const ahead_list *ahead, float *scratch) {
+  down(a, b, h, n0, n1, T, 1, 0, ahead, scratch);
+}
+static void down_tangent(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T,
                          const ahead_list *ahead, float *scratch) {
-  const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
-  const int64_t g = attention_key_head(a, h), step = strip_rows(S);
-  head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
-  head_view v = head_of(&a->v.v, a->v.offsets, b, g), out = head_of(&a->out.v, a->out.offsets, b, h);
-  head_view lse_out = head_of(&a->lse.v, a->lse.offsets, b, h);
-  float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp);
-  float *P = take(&scratch, step * ld), *O = take(&scratch, step * Dp), scale = head_scale(a, b, h);
-  int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0; /* the last row sees the most */
-  pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
-  pack(&v, 0, keys, D, Dp, V);
-  for (int64_t i = i0; i < i1; i += step) {
-    int64_t M = at_most(i1 - i, step);
-    strip_plan plan;
-    plan_strips(&plan, a, i, M, 0, S, T, S, ld);
-    pack(&q, i, M, D, Dp, Q);
-    mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
-    float z[MOST_ROWS], top[MOST_ROWS], lse[MOST_ROWS];
-    for (int64_t m = 0; m < M; m++) {
-      ahead_row(ahead, i + m, D);
-      z[m] = softmax_row(P + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP], scale, &top[m]);
-    }
-    for (int64_t m = M; m < round_up(M, VW); m++) z[m] = 1, top[m] = 0;
-    for (int64_t m = 0; m < M; m += VW) v_store(lse + m, v_load(top + m) + v_log(v_load(z + m)));
-    mm_apply(M, Dp, P, ld, V, Dp, O, Dp, plan.seen, 0);
-    for (int64_t m = 0; m < M; m++) {
-      float over = plan.visible[m] ? 1 / z[m] : 0;
-      cell_out(&lse_out, i + m, plan.visible[m] ? lse[m] : 0);
-      for (int64_t d = 0; d < Dp; d += VW) v_store(O + m * Dp + d, v_load(O + m * Dp + d) * over);
-    }
-    unpack(&out, i, M, D, Dp, O);
-  }
+  down(a, b, h, n0, n1, T, 0, 1, ahead, scratch);
 }
 
-/* p = e^(scale s - lse) over s, p (s_t - lse_t) over s_t with s_t = scale s_t + scale_t s;
- * returns lse_t = sum of p s_t */
-static inline float tangent_row(float *s, float *s_t, int64_t n, int64_t defined, float scale, float scale_t,
-                                float lse) {
-  vf sum = v_zero(), factor = v_set1(scale), factor_t = v_set1(scale_t), minus = v_set1(-lse);
-  for (int64_t j = 0; j < n; j += VW) {
-    vf raw = v_load(s + j), x_t = v_fma(v_load(s_t + j), factor, raw * factor_t);
-    vf p = micak_first(v_exp_low(v_fma(raw, factor, minus)), v_zero(), at_most(n - j, VW));
-    v_store(s + j, p);
-    v_store(s_t + j, x_t);
-    sum += micak_first(p * x_t, v_zero(), at_most(n - j, VW));
-  }
-  float lse_t = v_sum(sum);
-  int64_t j = 0;
-  for (; j < n; j += VW) {
-    vf p_t = v_load(s + j) * (v_load(s_t + j) - lse_t);
-    v_store(s_t + j, micak_first(p_t, v_zero(), at_most(n - j, VW)));
-  }
-  for (; j < defined; j += VW) v_store(s + j, v_zero()), v_store(s_t + j, v_zero());
-  return lse_t;
-}
-
-static void jvp_unit(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
-                     const ahead_list *ahead, float *scratch) {
-  const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), ld = score_stride(S);
-  const int64_t g = attention_key_head(a, h), step = strip_rows(S);
-  head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
-  head_view v = head_of(&a->v.v, a->v.offsets, b, g), out_t = head_of(&a->out.t, a->out.offsets, b, h);
-  head_view q_t = head_of(&a->q.t, a->q.offsets, b, h), k_t = head_of(&a->k.t, a->k.offsets, b, g);
-  head_view v_t = head_of(&a->v.t, a->v.offsets, b, g), lse_in = head_of(&a->lse.v, a->lse.offsets, b, h);
-  head_view lse_out = head_of(&a->lse.t, a->lse.offsets, b, h);
-  float *Kt = take(&scratch, Dp * ld), *V = take(&scratch, S * Dp), *Kt_t = take(&scratch, Dp * ld);
-  float *V_t = take(&scratch, S * Dp), *Q = take(&scratch, VW * Dp + step * Dp), *Q_t = take(&scratch, step * Dp);
-  float *P = take(&scratch, step * ld), *P_t = take(&scratch, step * ld), *O = take(&scratch, step * Dp);
-  float scale = head_scale(a, b, h), scale_t = head_scale_t(a, b, h);
-  int q_moves = q_t.at != NULL, k_moves = k_t.at != NULL;
-  int64_t keys = i1 > i0 ? attention_visible(a, i1 - 1, T, S) : 0;
-  pack_transposed(&k, 0, keys, D, Dp, Q, Kt, ld);
-  pack(&v, 0, keys, D, Dp, V);
-  if (k_moves) pack_transposed(&k_t, 0, keys, D, Dp, Q, Kt_t, ld);
-  if (v_t.at) pack(&v_t, 0, keys, D, Dp, V_t);
-  for (int64_t i = i0; i < i1; i += step) {
-    int64_t M = at_most(i1 - i, step);
-    strip_plan plan;
-    plan_strips(&plan, a, i, M, 0, S, T, S, ld);
-    pack(&q, i, M, D, Dp, Q);
-    mm_scores(M, plan.most, Dp, Q, Dp, Kt, ld, P, ld, plan.cols, 0);
-    if (q_moves) {
-      pack(&q_t, i, M, D, Dp, Q_t);
-      mm_scores(M, plan.most, Dp, Q_t, Dp, Kt, ld, P_t, ld, plan.cols, 0);
-    } else {
-      memset(P_t, 0, (size_t)(M * ld) * sizeof *P_t);
-    }
-    if (k_moves) mm_scores(M, plan.most, Dp, Q, Dp, Kt_t, ld, P_t, ld, plan.cols, 1);
-    for (int64_t m = 0; m < M; m++) {
-      ahead_row(ahead, i + m, D);
-      float lse_t = tangent_row(P + m * ld, P_t + m * ld, plan.visible[m], plan.defined[m / ATTENTION_STRIP],
-                                scale, scale_t, cell_in(&lse_in, i + m));
-      cell_out(&lse_out, i + m, lse_t);
-    }
-    mm_apply(M, Dp, P_t, ld, V, Dp, O, Dp, plan.seen, 0);
-    if (v_t.at) mm_apply(M, Dp, P, ld, V_t, Dp, O, Dp, plan.seen, 1);
-    unpack(&out_t, i, M, D, Dp, O);
-  }
-}
-
-typedef void (*down_fn)(const mica_attention_args *a, int64_t b, int64_t h, int64_t i0, int64_t i1, int64_t T,
-                        const ahead_list *ahead, float *scratch);
 /* what unit (task, head) will pack, and the rows that it will write */
 static void look_ahead(ahead_list *list, const mica_attention_args *a, int face, int64_t b, int64_t h) {
   int64_t T = micak_rows(a->q.offsets, b, a->T), S = micak_rows(a->k.offsets, b, a->S), g = attention_key_head(a, h);
@@ -147,21 +119,23 @@ static void look_ahead(ahead_list *list, const mica_attention_args *a, int face,
   ahead_of(list, &a->v.t, a->v.offsets, b, g, S);
 }
 
-static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a, int face, down_fn unit, int64_t first,
+static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a, int face, int64_t first,
                              int64_t count) {
-  if (attention_general(a)) return attention_refused();
-  int64_t tiles_each = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE;
+  int64_t tiles_each = (blocks_of(a->T) + ATTENTION_TILE - 1) / ATTENTION_TILE;
   int sums = attention_sums(a, face);
   for (int64_t u = first; u < first + count; u++) {
-    int64_t i0 = u % tiles_each * ATTENTION_TILE, h = u / tiles_each % a->H, b = u / tiles_each / a->H;
+    int64_t n0 = u % tiles_each * ATTENTION_TILE, h = u / tiles_each % a->H, b = u / tiles_each / a->H;
     for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) {
-      int64_t T = micak_rows(a->q.offsets, task, a->T), next = task * a->H + h + 1;
+      int64_t T = micak_rows(a->q.offsets, task, a->T), next = task * a->H + h + 1, n1 = blocks_of(T);
       ahead_list ahead = { .count = 0 };
       if (tiles_each == 1 && !sums && next < a->B * a->H) look_ahead(&ahead, a, face, next / a->H, next % a->H);
-      if (i0 < T) unit(a, task, h, i0, at_most(T, i0 + ATTENTION_TILE), T, &ahead, exec->scratch);
+      if (n0 >= n1) continue;
+      n1 = at_most(n1, n0 + ATTENTION_TILE);
+      if (face == MICA_FORWARD) down_value(a, task, h, n0, n1, T, &ahead, exec->scratch);
+      else down_tangent(a, task, h, n0, n1, T, &ahead, exec->scratch);
     }
   }
   return MICA_OK;
 }
-CPU_KERNEL(attention_forward) { return walk_down(exec, args, MICA_FORWARD, forward_unit, first, count); }
-CPU_KERNEL(attention_jvp) { return walk_down(exec, args, MICA_JVP, jvp_unit, first, count); }
+CPU_KERNEL(attention_forward) { return walk_down(exec, args, MICA_FORWARD, first, count); }
+CPU_KERNEL(attention_jvp) { return walk_down(exec, args, MICA_JVP, first, count); }

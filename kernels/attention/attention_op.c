@@ -77,7 +77,6 @@ static mica_status attention_infer(void *args) {
 /* ---- cuts and scratch (floats; vectors of up to 16) ---- */
 
 static int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
-static int64_t stride_of(int64_t n) { return padded(n) + 16; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* (row, key) pairs of one head */
@@ -91,8 +90,8 @@ static double pairs(const mica_attention_args *a) {
 static int64_t grain_of(double flop) { return flop > 1e5 ? 1 : (int64_t)(1e5 / (flop + 1)) + 1; }
 
 static void split_down(const mica_attention_args *a, int face, mica_split *split) {
-  int64_t tiles = (a->T + ATTENTION_TILE - 1) / ATTENTION_TILE, D = padded(a->D), ld = stride_of(a->S);
-  int64_t side = D * ld + a->S * D + 48 * D + 24 * ld + 24 * D + 128;
+  int64_t rows = ATTENTION_ROWS * ATTENTION_TILE, tiles = (a->T + rows - 1) / rows, D = padded(a->D);
+  int64_t side = 2 * a->S * D + (ATTENTION_ROWS) * (2 * D + a->S) + 2 * ATTENTION_ROWS + 128;
   int sums = attention_sums(a, face);
   split->units = (sums ? 1 : a->B) * a->H * tiles;
   double flop = (face == MICA_FORWARD ? 4 : 10) * pairs(a) * (double)a->D / (double)(tiles ? tiles : 1);
@@ -100,12 +99,14 @@ static void split_down(const mica_attention_args *a, int face, mica_split *split
   split->scratch_bytes = (size_t)(face == MICA_FORWARD ? side : 2 * side) * sizeof(float);
   split->rows = 0;
 }
-static void split_up(const mica_attention_args *a, int face, int wanted, mica_split *split) {
-  int second = face == MICA_BACKWARD_JVP, sums = attention_sums(a, face);
+static void split_up(const mica_attention_args *a, int face, mica_split *split) {
+  static const int bit[MICA_NFACE] = { 0, MICA_D, 0, MICA_TD };
+  int second = face == MICA_BACKWARD_JVP, sums = attention_sums(a, face), wanted = 0;
   int64_t block = second ? ATTENTION_KEYS_JVP : ATTENTION_KEYS, keys = least(a->S, block), D = padded(a->D);
-  int64_t ld = stride_of(keys), heads = (a->H + a->G - 1) / a->G, rows = ATTENTION_ROWS;
-  int64_t held = a->S <= block ? rows : heads * a->T;
-  int64_t side = 3 * keys * D + 2 * D * ld + 2 * (rows + 16) * D + 2 * rows * ld + held * D + 2 * heads + 256;
+  int64_t heads = (a->H + a->G - 1) / a->G, held = a->S <= block ? 0 : heads * a->T;
+  int64_t side = 4 * keys * D + 6 * ATTENTION_ROWS * D + 2 * keys * ATTENTION_ROWS + held * D + 2 * heads + 256;
+  for (int i = 0; i < MICA_COUNT(attention_operands); i++)
+    wanted |= (attention_operands[i].role & MICA_IN) && micak_wire(micak_port(&attention_operands[i], a), bit[face])->data;
   split->units = wanted ? (sums ? 1 : a->B) * a->G : 0;
   double flop = (second ? 24 : 10) * pairs(a) * (double)a->D * (double)heads;
   split->grain = grain_of(sums ? flop * (double)a->B : flop);
@@ -114,14 +115,8 @@ static void split_up(const mica_attention_args *a, int face, int wanted, mica_sp
 }
 static void split_forward(const void *args, mica_split *split) { split_down(args, MICA_FORWARD, split); }
 static void split_jvp(const void *args, mica_split *split) { split_down(args, MICA_JVP, split); }
-static void split_backward(const void *args, mica_split *split) {
-  const mica_attention_args *a = args;
-  split_up(a, MICA_BACKWARD, a->q.d.data || a->k.d.data || a->v.d.data || a->scale.d.data, split);
-}
-static void split_backward_jvp(const void *args, mica_split *split) {
-  const mica_attention_args *a = args;
-  split_up(a, MICA_BACKWARD_JVP, a->q.td.data || a->k.td.data || a->v.td.data || a->scale.td.data, split);
-}
+static void split_backward(const void *args, mica_split *split) { split_up(args, MICA_BACKWARD, split); }
+static void split_backward_jvp(const void *args, mica_split *split) { split_up(args, MICA_BACKWARD_JVP, split); }
 
 static void attention_cost(const void *args, int face, double *flop, double *bytes) {
   const mica_attention_args *a = args;
@@ -156,10 +151,23 @@ static const mica_case attention_cases[] = {
   { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full" BARE, 0 },
   { "B=1 T=50 S=260 H=1 G=1 D=2" PLAIN, 0 },
   { "B=1 T=5 S=270 H=3 G=1 D=4" PLAIN, 0 },
+  { "B=2 T=6 S=6 H=2 G=1 D=4 mask=prefix prefix=4" BARE, MICA_CASE_PACKED },
+  { "B=2 T=4 S=7 H=1 G=1 D=4 mask=prefix block_mask=none" NO_BIAS, MICA_CASE_PACKED },
+  { "B=2 T=7 S=7 H=3 G=2 D=5 mask=context block_mask=none" NO_BIAS, MICA_CASE_PACKED },
+  { "B=2 T=4 S=9 H=1 G=1 D=8 mask=context prefix=5" BARE, 0 },
+  { "B=2 T=9 S=7 H=2 G=2 D=4 mask=window window=3" PLAIN, MICA_CASE_PACKED },
+  { "B=2 T=7 S=5 H=2 G=1 D=4 slopes=none" NO_MASK, MICA_CASE_PACKED },
+  { "B=2 T=6 S=8 H=3 G=2 D=4 mask=full bias=none" NO_MASK, MICA_CASE_PACKED },
+  { "B=2 T=7 S=6 H=2 G=1 D=4 mask=full block_q=2 block_k=3 prefix_lengths=none" NO_BIAS, MICA_CASE_PACKED },
+  { "B=2 T=5 S=6 H=2 G=1 D=4 mask=prefix block_k=2", MICA_CASE_PACKED },
+  { "B=1 T=52 S=270 H=1 G=1 D=4 mask=window window=40 prefix_lengths=none block_q=7 block_k=5", 0 },
+  { "B=1 T=50 S=70 H=1 G=1 D=4 mask=context block_mask=none" NO_BIAS, 0 },
   { "B=1 T=210 S=300 H=2 G=1 D=4" PLAIN, MICA_CASE_SLOW },
   { "B=64 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH },
   { "B=256 T=32 S=32 H=2 G=2 D=64" BARE, MICA_CASE_BENCH },
+  { "B=512 T=41 S=41 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=512 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=512 T=128 S=128 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=1024 S=1024 H=8 G=8 D=64" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
 };
 

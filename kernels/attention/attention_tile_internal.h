@@ -1,8 +1,12 @@
-/* attention_tile_internal.h: register tiles, packing of heads and scratch for the CPU kernels (one copy each
- * instruction set).
+/* attention_tile_internal.h: register tiles, heads in memory, rows and their transposes for the CPU kernels (one copy
+ * each instruction set).
  *
- * a product is cut into tiles of 6 rows x 2 vectors; every element is one fused sum over k in order, so its bits do not
- * depend on the tile that holds it. */
+ * a block is 48 query rows, the lanes; its scores lie key by key, P[key][lane], so that a softmax runs down a column and
+ * never across a vector. three products serve all faces, each element one fused sum in order, so that no bit depends on
+ * the tile that holds it:
+ *   scores   P[j][lane]  = sum_d K[j][d] QT[d][lane]       rows of keys against transposed queries
+ *   apply    O[lane][d]  = sum_j P[j][lane] V[j][d]
+ *   gather   G[j][d]    += sum_lane P[j][lane] X[lane][d] */
 #ifndef MICA_KERNELS_ATTENTION_TILE_INTERNAL_H
 #define MICA_KERNELS_ATTENTION_TILE_INTERNAL_H
 
@@ -11,87 +15,120 @@
 #include "common/isa.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- C (MR, NV VW) = or += A (MR, K) B (K, NV VW) ---- */
+enum { LANES = ATTENTION_ROWS, STRIPS = LANES / VW, ROW_TILE = 12 };
+#if defined(MICAK_ISA_AVX512)
+enum { WIDE = 3 }; /* most vectors of a tile */
+static const int most_rows[WIDE] = { 12, 12, 8 };
+#define EACH_TILE(X, f) ROWS_12(X, f, 1) ROWS_12(X, f, 2) ROWS_8(X, f, 3)
+#define TILE_TABLE(f) { { ROWS_12(TILE_ENTRY, f, 1) }, { ROWS_12(TILE_ENTRY, f, 2) }, { ROWS_8(TILE_ENTRY, f, 3) } }
+#else
+enum { WIDE = 2 };
+static const int most_rows[WIDE] = { 12, 6 };
+#define EACH_TILE(X, f) ROWS_12(X, f, 1) ROWS_6(X, f, 2)
+#define TILE_TABLE(f) { { ROWS_12(TILE_ENTRY, f, 1) }, { ROWS_6(TILE_ENTRY, f, 2) } }
+#endif
+#define ROWS_6(X, f, n) X(f, 1, n) X(f, 2, n) X(f, 3, n) X(f, 4, n) X(f, 5, n) X(f, 6, n)
+#define ROWS_8(X, f, n) ROWS_6(X, f, n) X(f, 7, n) X(f, 8, n)
+#define ROWS_12(X, f, n) ROWS_8(X, f, n) X(f, 9, n) X(f, 10, n) X(f, 11, n) X(f, 12, n)
 
-/* A's element (m, k) at m lda + k, or transposed at k lda + m. the sums are twelve named variables: an array would not
- * stay in registers outside the loop */
-#define SIX_ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
-INLINE void tile(const int MR, const int NV, const int transposed, int64_t K, const float *A, int64_t lda,
-                 const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
-#define TILE_ZERO(m) vf p##m = v_zero(), q##m = v_zero();
-#define TILE_LOAD(m)                          \
-  if (m < MR) {                               \
-    p##m = v_load(C + m * ldc);               \
-    if (NV > 1) q##m = v_load(C + m * ldc + VW); \
-  }
-#define TILE_STEP(m)                                               \
-  if (m < MR) {                                                    \
-    vf x = v_set1(transposed ? A[k * lda + m] : A[m * lda + k]);   \
-    p##m = v_fma(x, left, p##m);                                   \
-    if (NV > 1) q##m = v_fma(x, right, q##m);                      \
-  }
-#define TILE_STORE(m)                         \
-  if (m < MR) {                               \
-    v_store(C + m * ldc, p##m);               \
-    if (NV > 1) v_store(C + m * ldc + VW, q##m); \
-  }
-  SIX_ROWS(TILE_ZERO)
-  if (add) { SIX_ROWS(TILE_LOAD) }
-  for (int64_t k = 0; k < K; k++) {
-    vf left = v_load(B + k * ldb), right = NV > 1 ? v_load(B + k * ldb + VW) : v_zero();
-    SIX_ROWS(TILE_STEP)
-  }
-  SIX_ROWS(TILE_STORE)
+INLINE vf broadcast(const float *p) {
+#if defined(MICAK_ISA_AVX512)
+  return (vf)_mm512_set1_ps(*p);
+#elif defined(MICAK_ISA_AVX2)
+  return (vf)_mm256_broadcast_ss(p); /* from memory: spares the shuffle port */
+#else
+  return v_set1(*p);
+#endif
 }
 
-typedef void (*tile_fn)(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C, int64_t ldc,
-                        int add);
-#define TILE(m, n, t)                                                                                               \
-  static void tile_##m##_##n##_##t(int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,    \
-                                   int64_t ldc, int add) {                                                          \
-    tile(m, n, t, K, A, lda, B, ldb, C, ldc, add);                                                                  \
+/* keeps the compiler from computing the addresses of all rows ahead of the loop, for want of registers in memory */
+#define ONE_BY_ONE(pointer) __asm__("" : "+r"(pointer))
+
+/* C (MR, NV VW) = or += sum over k < K of A(m, k) B(k); A(m, k) lies at m ra + k rk */
+INLINE void tile(const int MR, const int NV, int64_t K, const float *A, const int64_t ra, const int64_t rk,
+                 const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
+  vf sum[ROW_TILE][3];
+  float *row = C;
+  if (add) {
+    UNROLL
+    for (int m = 0; m < MR; m++, row += ldc) {
+      UNROLL
+      for (int n = 0; n < NV; n++) sum[m][n] = v_load(row + n * VW);
+      ONE_BY_ONE(row);
+    }
+  } else {
+    UNROLL
+    for (int m = 0; m < MR; m++)
+      UNROLL
+      for (int n = 0; n < NV; n++) sum[m][n] = v_zero();
   }
-#define TILES(m) TILE(m, 1, 0) TILE(m, 2, 0) TILE(m, 1, 1) TILE(m, 2, 1)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
-#define TILE_ROWS(n, t) { tile_1_##n##_##t, tile_2_##n##_##t, tile_3_##n##_##t, tile_4_##n##_##t, tile_5_##n##_##t, \
-                          tile_6_##n##_##t }
-/* by transposed, vectors - 1, rows - 1 */
-static const tile_fn tiles[2][2][ATTENTION_STRIP] = { { TILE_ROWS(1, 0), TILE_ROWS(2, 0) },
-                                                      { TILE_ROWS(1, 1), TILE_ROWS(2, 1) } };
+  /* three bases for twelve rows: addresses are base, base + ra, base + 2 ra, base + 3 ra */
+  const float *base[3] = { A, A + (MR > 4 ? 4 * ra : 0), A + (MR > 8 ? 8 * ra : 0) };
+  const int64_t ra3 = 3 * ra;
+  for (int64_t k = 0; k < K; k++) {
+    vf b[3];
+    UNROLL
+    for (int n = 0; n < NV; n++) b[n] = v_load(B + n * VW);
+    B += ldb;
+    UNROLL
+    for (int m = 0; m < MR; m++) {
+      vf x = broadcast(base[m / 4] + (m % 4 == 3 ? ra3 : m % 4 * ra));
+      UNROLL
+      for (int n = 0; n < NV; n++) sum[m][n] = v_fma(x, b[n], sum[m][n]);
+    }
+    base[0] += rk;
+    if (MR > 4) base[1] += rk;
+    if (MR > 8) base[2] += rk;
+  }
+  row = C;
+  UNROLL
+  for (int m = 0; m < MR; m++, row += ldc) {
+    UNROLL
+    for (int n = 0; n < NV; n++) v_store(row + n * VW, sum[m][n]);
+    ONE_BY_ONE(row);
+  }
+}
+
+/* how A lies: rows of keys (ra apart, any); columns of P; rows of P */
+#define STRIDE_scores(ra) ra, 1
+#define STRIDE_apply(ra) 1, LANES
+#define STRIDE_gather(ra) LANES, 1
+typedef void (*tile_fn)(int64_t K, const float *A, int64_t ra, const float *B, int64_t ldb, float *C, int64_t ldc,
+                        int add);
+#define TILE(f, m, n)                                                                                               \
+  static void f##_##m##_##n(int64_t K, const float *A, int64_t ra, const float *B, int64_t ldb, float *C,           \
+                            int64_t ldc, int add) {                                                                 \
+    (void)ra;                                                                                                       \
+    tile(m, n, K, A, STRIDE_##f(ra), B, ldb, C, ldc, add);                                                          \
+  }
+#define TILE_ENTRY(f, m, n) f##_##m##_##n,
+EACH_TILE(TILE, scores)
+EACH_TILE(TILE, apply)
+EACH_TILE(TILE, gather)
+/* by vectors - 1, rows - 1 */
+static const tile_fn scores_tiles[WIDE][ROW_TILE] = TILE_TABLE(scores);
+static const tile_fn apply_tiles[WIDE][ROW_TILE] = TILE_TABLE(apply);
+static const tile_fn gather_tiles[WIDE][ROW_TILE] = TILE_TABLE(gather);
 
 static inline int64_t at_most(int64_t x, int64_t most) { return x < most ? x : most; }
+static inline int64_t at_least(int64_t x, int64_t least) { return x > least ? x : least; }
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+/* n cut into equal parts of at most `most` */
+static inline int64_t even(int64_t n, int64_t most) {
+  int64_t parts = (n + most - 1) / most;
+  return (n + parts - 1) / parts;
+}
 
-/* S (M, N) = or += Q (M, K) Kt (K, N): strip s of 6 rows needs the first cols[s] columns (whole vectors) */
-static inline void mm_scores(int64_t M, int64_t N, int64_t K, const float *Q, int64_t ldq, const float *Kt, int64_t ldk,
-                             float *S, int64_t lds, const int64_t *cols, int add) {
-  for (int64_t n = 0; n < N; n += 2 * VW)
-    for (int64_t m = 0; m < M; m += ATTENTION_STRIP) {
-      int64_t width = cols[m / ATTENTION_STRIP] - n;
-      if (width > 0)
-        tiles[0][width > VW][at_most(M - m, ATTENTION_STRIP) - 1](K, Q + m * ldq, ldq, Kt + n, ldk, S + m * lds + n,
-                                                                  lds, add);
-    }
-}
-/* O (M, N) = or += P (M, .) V (., N): strip s sums over the first seen[s] keys */
-static inline void mm_apply(int64_t M, int64_t N, const float *P, int64_t ldp, const float *V, int64_t ldv, float *O,
-                            int64_t ldo, const int64_t *seen, int add) {
-  for (int64_t n = 0; n < N; n += 2 * VW)
-    for (int64_t m = 0; m < M; m += ATTENTION_STRIP)
-      tiles[0][N - n > VW][at_most(M - m, ATTENTION_STRIP) - 1](seen[m / ATTENTION_STRIP], P + m * ldp, ldp, V + n, ldv,
-                                                                O + m * ldo + n, ldo, add);
-}
-/* G (M, N) += P (K, M)^T X (K, N); column m of P is zero in the rows before the first that sees key m */
-static inline void mm_gather(int64_t M, int64_t N, int64_t K, const float *P, int64_t ldp, const float *X, int64_t ldx,
-                             float *G, int64_t ldg, const int64_t *visible) {
-  int64_t k = 0;
-  for (int64_t m = 0; m < M; m += ATTENTION_STRIP) {
-    while (k < K && visible[k] <= m) k++;
-    if (k == K) return;
-    for (int64_t n = 0; n < N; n += 2 * VW)
-      tiles[1][N - n > VW][at_most(M - m, ATTENTION_STRIP) - 1](K - k, P + k * ldp + m, ldp, X + k * ldx + n, ldx,
-                                                                G + m * ldg + n, ldg, 1);
+/* C (R, nv vectors) = or += A B, rows ra apart in A, one family of tiles */
+static inline void product(const tile_fn tiles[WIDE][ROW_TILE], int64_t R, int64_t nv, int64_t K, const float *A,
+                           int64_t ra, const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
+  int64_t width = even(nv, WIDE), step = even(R, most_rows[width - 1]);
+  for (int64_t m = 0; m < R; m += step) {
+    int64_t mr = at_most(R - m, step);
+    for (int64_t n = 0; n < nv; n += width)
+      tiles[at_most(nv - n, width) - 1][mr - 1](K, A + m * ra, ra, B + n * VW, ldb, C + m * ldc + n * VW, ldc, add);
   }
 }
 
@@ -117,8 +154,8 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
-/* rows [i0, i0 + n) as (n, Dp); columns from D to Dp are zero */
-static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float *to) {
+/* rows [i0, i0 + n) times factor as (n, Dp); columns from D to Dp are zero */
+static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float factor, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
     return;
@@ -127,26 +164,27 @@ static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, in
     const float *from = v->at + (i0 + i) * v->row;
     if (v->col == 1) {
       int64_t d = 0;
-      for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d));
-      if (d < D) v_store(to + d, v_load_n(from + d, D - d));
+      for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d) * factor);
+      if (d < D) v_store(to + d, v_load_n(from + d, D - d) * factor);
     } else {
-      for (int64_t d = 0; d < Dp; d++) to[d] = d < D ? from[d * v->col] : 0;
+      for (int64_t d = 0; d < Dp; d++) to[d] = d < D ? from[d * v->col] * factor : 0;
     }
   }
 }
-/* packed rows (n, Dp) out to the wire */
-static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, const float *from) {
+/* packed rows (n, Dp) times factor, and times over[i] where that is given, out to the wire */
+static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, const float *from,
+                          const float *over, float factor) {
   if (!v->at) return;
   for (int64_t i = 0; i < n; i++, from += Dp) {
-    float *to = v->at + (i0 + i) * v->row;
+    float *to = v->at + (i0 + i) * v->row, x = over ? over[i] * factor : factor;
     if (v->col == 1) {
       for (int64_t d = 0; d < D; d += VW) {
         int64_t w = at_most(D - d, VW);
-        vf x = v_load(from + d);
-        micak_st(to + d, v->add ? micak_ld(to + d, w) + x : x, w);
+        vf y = v_load(from + d) * x;
+        micak_st(to + d, v->add ? micak_ld(to + d, w) + y : y, w);
       }
     } else {
-      for (int64_t d = 0; d < D; d++) to[d * v->col] = v->add ? to[d * v->col] + from[d] : from[d];
+      for (int64_t d = 0; d < D; d++) to[d * v->col] = v->add ? to[d * v->col] + from[d] * x : from[d] * x;
     }
   }
 }
@@ -222,52 +260,15 @@ static inline void transpose_strip(const float *from, int64_t n, int64_t Dp, flo
     for (int i = 0; i < VW; i++) v_store(to + (d + i) * ld + j, x[i]);
   }
 }
-/* packed rows (n, Dp) to (Dp, ld), columns up to whole vectors */
-static inline void transpose(const float *from, int64_t n, int64_t Dp, float *to, int64_t ld) {
-  for (int64_t j = 0; j < n; j += VW) transpose_strip(from + j * Dp, at_most(n - j, VW), Dp, to, ld, j);
-}
-/* head rows straight to (Dp, ld) */
-static inline void pack_transposed(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float *strip,
-                                   float *to, int64_t ld) {
-  for (int64_t j = 0; j < n; j += VW) {
-    int64_t m = at_most(n - j, VW);
-    pack(v, i0 + j, m, D, Dp, strip);
-    transpose_strip(strip, m, Dp, to, ld, j);
-  }
+/* rows l0 .. of a block (LANES, Dp) to columns of `to` (Dp, LANES), whole strips */
+static inline void transpose_block(const float *rows, int64_t first, int64_t Dp, float *to) {
+  for (int64_t s = first; s < STRIPS; s++) transpose_strip(rows + s * VW * Dp, VW, Dp, to, LANES, s * VW);
 }
 
-/* ---- sizes and scratch ---- */
-
-/* row stride of n scores: whole vectors, and not a multiple of 64 floats, whose rows would share cache sets */
-static inline int64_t score_stride(int64_t n) {
-  int64_t ld = round_up(n, VW);
-  return ld % 64 ? ld : ld + VW;
-}
 static inline float *take(float **scratch, int64_t floats) {
   float *at = *scratch;
   *scratch += round_up(floats, 16);
   return at;
-}
-
-/* strips of a block of M rows: keys seen by each row and strip, columns to compute, columns of P to define */
-typedef struct strip_plan {
-  int64_t visible[ATTENTION_ROWS];           /* a row: keys of this block that it sees */
-  int64_t seen[ATTENTION_ROWS / ATTENTION_STRIP], cols[ATTENTION_ROWS / ATTENTION_STRIP],
-      defined[ATTENTION_ROWS / ATTENTION_STRIP];
-  int64_t most;                              /* columns of the last strip */
-} strip_plan;
-/* rows [i0, i0 + M), keys [j0, j0 + n) of a task with T queries and S keys */
-static inline void plan_strips(strip_plan *plan, const mica_attention_args *a, int64_t i0, int64_t M, int64_t j0,
-                               int64_t n, int64_t T, int64_t S, int64_t ld) {
-  plan->most = 0;
-  for (int64_t i = 0; i < M; i++) {
-    int64_t v = attention_visible(a, i0 + i, T, S) - j0, s = i / ATTENTION_STRIP;
-    plan->visible[i] = v < 0 ? 0 : at_most(v, n);
-    plan->seen[s] = plan->visible[i];
-    plan->cols[s] = round_up(plan->seen[s], VW);
-    plan->defined[s] = plan->seen[s] ? at_most(round_up(plan->seen[s] + ATTENTION_STRIP, VW), ld) : 0;
-    if (plan->cols[s] > plan->most) plan->most = plan->cols[s];
-  }
 }
 
 static inline float head_scale(const mica_attention_args *a, int64_t b, int64_t h) {
@@ -275,9 +276,10 @@ static inline float head_scale(const mica_attention_args *a, int64_t b, int64_t 
   const float *at = (const float *)micak_task(&a->scale.v, NULL, b);
   return at ? at[h * a->scale.v.stride[0]] : 0;
 }
-static inline float head_scale_t(const mica_attention_args *a, int64_t b, int64_t h) {
-  const float *at = (const float *)micak_task(&a->scale.t, NULL, b);
-  return at ? at[h * a->scale.t.stride[0]] : 0;
+/* entry h of an optional (B,H) wire */
+static inline float head_cell(const mica_wire *w, int64_t b, int64_t h) {
+  const float *at = (const float *)micak_task(w, NULL, b);
+  return at ? at[h * w->stride[0]] : 0;
 }
 
 #endif
