@@ -51,6 +51,33 @@ void micah_devices_close(mica_context *context) {
     }
 }
 
+mica_status micah_twin_create(micah_device *device, size_t bytes, const char *what, micah_twin *out) {
+  *out = (micah_twin){ .owner = device, .bytes = bytes };
+  mica_status status = device->ops->alloc_host(device, bytes, what, &out->host);
+  if (status >= 0 && device->ops->backend == MICA_CPU) out->device = out->host;
+  else if (status >= 0) status = device->ops->alloc(device, bytes, what, &out->device);
+  if (status < 0) micah_twin_destroy(out);
+  return status;
+}
+
+void micah_twin_destroy(micah_twin *twin) {
+  if (!twin->owner) return;
+  const micah_device_ops *ops = twin->owner->ops;
+  if (twin->device != twin->host) ops->free(twin->owner, twin->device, twin->bytes);
+  if (twin->host) ops->free_host(twin->owner, twin->host, twin->bytes);
+  *twin = (micah_twin){ .owner = NULL };
+}
+
+mica_status micah_twin_send(const micah_twin *twin, void *stream, size_t bytes) {
+  if (twin->device == twin->host) return MICA_OK;
+  return twin->owner->ops->copy(twin->owner, stream, twin->device, twin->host, bytes);
+}
+
+mica_status micah_twin_fetch(const micah_twin *twin, void *stream, size_t bytes) {
+  if (twin->device == twin->host) return MICA_OK;
+  return twin->owner->ops->copy(twin->owner, stream, twin->host, twin->device, bytes);
+}
+
 mica_status micah_device_poison(micah_device *device) {
   pthread_mutex_lock(&device->lock);
   if (device->poison >= 0) {

@@ -104,6 +104,18 @@ mica_status micah_device_poison(micah_device *device);
 /* MICA_OK, or MICA_ERR_DEVICE and why for a dead one */
 mica_status micah_device_alive(micah_device *device);
 
+/* a block on a device and the same here: one and the same on the CPU, where send and fetch have nothing to do. fetch
+ * and send enqueue; the host's side may be touched when the stream is done. */
+typedef struct micah_twin {
+  micah_device *owner;
+  void         *host, *device;
+  size_t        bytes;
+} micah_twin;
+mica_status micah_twin_create(micah_device *device, size_t bytes, const char *what, micah_twin *out);
+void        micah_twin_destroy(micah_twin *twin);
+mica_status micah_twin_send(const micah_twin *twin, void *stream, size_t bytes);
+mica_status micah_twin_fetch(const micah_twin *twin, void *stream, size_t bytes);
+
 /* to[i] += from[i] on a device's stream; the CPU's does it on all threads */
 mica_status micah_device_add(micah_device *device, void *stream, float *to, const float *from, int64_t count);
 

@@ -28,7 +28,7 @@ typedef struct work {
   micah_graph    graph;
   micah_runner  *runner;
   micah_feed     feed;
-  float         *params, *output;    /* output: probabilities (rows of a chunk, classes), NULL: no classes */
+  const float   *output;             /* probabilities (rows of a chunk, classes), NULL: no classes */
   double        *exact;              /* (predictors, rows of a feed) */
   int64_t        chunk, rows;
   evaluation    *e;
@@ -54,8 +54,6 @@ void mica_evaluation_destroy(const mica_evaluation *evaluation_) {
 
 static void close_work(work *w) {
   if (w->job) {
-    micah_free(w->job->context, w->params, (size_t)w->graph.params * sizeof *w->params);
-    if (w->output) micah_free(w->job->context, w->output, (size_t)(w->rows * w->tasks.outputs) * sizeof *w->output);
     free(w->exact);
     if (w->feed.tasks) micah_feed_destroy(&w->feed);
     micah_runner_destroy(w->runner);
@@ -103,32 +101,28 @@ static mica_status open_work(const mica_evaluate_options *o, work *w) {
     status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS | (classes ? MICAH_OUT_PREDICTION : 0), &w->graph);
   if (status >= 0)
     status =
-        micah_runner_create(w->job, &w->tasks, &w->graph, MICA_CPU, MICA_F32, MICA_PASS_FORWARD, w->chunk, &w->runner);
+        micah_runner_create(w->job, &w->tasks, &w->graph, w->job->backend, 0, MICA_F32, MICA_PASS_FORWARD, w->chunk,
+                            &w->runner);
   if (status >= 0) status = micah_feed_create(&w->tasks, w->chunk, &w->feed);
   if (status < 0) return status;
   int32_t axis = w->tasks.field_axis[w->tasks.target];
   int64_t positions = axis < 0 ? 1 : w->tasks.longest[axis], predictors = e->public.n_predictors;
   w->rows = w->chunk * positions;
-  w->params = micah_alloc(w->job->context, (size_t)w->graph.params * sizeof *w->params, "parameters");
-  if (classes) {
-    w->output = micah_alloc(w->job->context, (size_t)(w->rows * w->tasks.outputs) * sizeof *w->output, "predictions");
-    if (!w->output) return MICA_ERR_MEMORY;
-    mica_wire wire = { .data = w->output, .dtype = MICA_F32, .task_stride = -1 };
-    status = mica_executor_set_value(w->runner->executor, w->graph.prediction, MICA_V, &wire);
-    if (status < 0) return status;
-  }
+  if ((status = micah_runner_hold(w->runner, classes)) < 0) return status;
+  w->output = w->runner->output.host;
   w->exact = malloc((size_t)((predictors + 1) * w->rows) * sizeof *w->exact);
   e->by_position = calloc((size_t)((predictors + 2) * positions), sizeof *e->by_position);
   e->exact_sum = calloc((size_t)predictors + 1, sizeof *e->exact_sum);
   e->task_loss = calloc((size_t)n, sizeof *e->task_loss);
-  if (!w->params) return MICA_ERR_MEMORY;
   if (!w->exact || !e->by_position || !e->exact_sum || !e->task_loss)
     return mica_error(MICA_ERR_MEMORY, "no memory for an evaluation of %lld tasks", (long long)n);
   if (w->job->family->describe) {
     e->task_name = calloc((size_t)n, sizeof *e->task_name);
     if (!e->task_name) return mica_error(MICA_ERR_MEMORY, "no memory for the names of %lld tasks", (long long)n);
   }
-  return micah_job_weights(w->job, &w->graph, o->weights, MICA_F32, w->params, &e->weights, &e->public.step);
+  status = micah_job_weights(w->job, &w->graph, o->weights, MICA_F32, w->runner->params.host, &e->weights,
+                             &e->public.step);
+  return status < 0 ? status : micah_runner_send_params(w->runner);
 }
 
 /* one piece of the chunk's tasks by one predictor */
@@ -205,7 +199,7 @@ static mica_status describe_tasks(work *w) {
 static mica_status run(work *w) {
   evaluation *e = w->e;
   double total = 0, weight = 0;
-  mica_status status = mica_executor_set_params(w->runner->executor, MICA_V, w->params, 0, NULL, 0);
+  mica_status status = MICA_OK;
   for (int64_t at = 0; status >= 0 && at < e->public.tasks; at += w->chunk) {
     int64_t count = e->public.tasks - at < w->chunk ? e->public.tasks - at : w->chunk;
     status = micah_feed_fill(&w->feed, at, count);

@@ -15,7 +15,7 @@ typedef struct work {
   micah_runner     *runner;
   micah_feed        feed;
   int               dtype, grad_dtype;   /* of the compute; of cotangents of parameters (f32 or wider) */
-  void             *params, *direction, *grad, *hvp;
+  micah_twin        params, direction, grad, hvp;
   double           *loss;                /* (tasks) means over weighted rows */
   void             *loss_out;
   micah_tensor_list list;
@@ -45,28 +45,25 @@ static mica_status allocate(work *w, int with_direction) {
   const mica_context *c = w->job->context;
   size_t size = (size_t)w->graph.params * mica_dtype_size(w->dtype);
   size_t wide = (size_t)w->graph.params * mica_dtype_size(w->grad_dtype), tasks = (size_t)w->feed.capacity;
-  w->params = micah_alloc(c, size, "parameters");
-  w->grad = micah_alloc(c, wide, "gradients");
+  micah_device *d = w->runner->device;
+  mica_status status = micah_twin_create(d, size, "parameters", &w->params);
+  if (status >= 0) status = micah_twin_create(d, wide, "gradients", &w->grad);
+  if (status >= 0 && with_direction) status = micah_twin_create(d, size, "a direction", &w->direction);
+  if (status >= 0 && with_direction) status = micah_twin_create(d, wide, "a Hessian-vector product", &w->hvp);
+  if (status < 0) return status;
   w->loss = micah_alloc(c, tasks * sizeof *w->loss, "losses");
   w->loss_out = micah_alloc(c, tasks * mica_dtype_size(w->grad_dtype), "losses");
-  if (with_direction) {
-    w->direction = micah_alloc(c, size, "a direction");
-    w->hvp = micah_alloc(c, wide, "a Hessian-vector product");
-  }
-  return w->params && w->grad && w->loss && w->loss_out && (!with_direction || (w->direction && w->hvp))
-             ? MICA_OK
-             : MICA_ERR_MEMORY;
+  return w->loss && w->loss_out ? MICA_OK : MICA_ERR_MEMORY;
 }
 
 static void close_work(work *w) {
   if (w->job) {
     const mica_context *c = w->job->context;
-    size_t size = (size_t)w->graph.params * mica_dtype_size(w->dtype);
-    size_t wide = (size_t)w->graph.params * mica_dtype_size(w->grad_dtype), tasks = (size_t)w->feed.capacity;
-    micah_free(c, w->params, size);
-    micah_free(c, w->direction, size);
-    micah_free(c, w->grad, wide);
-    micah_free(c, w->hvp, wide);
+    size_t tasks = (size_t)w->feed.capacity;
+    micah_twin_destroy(&w->params);
+    micah_twin_destroy(&w->direction);
+    micah_twin_destroy(&w->grad);
+    micah_twin_destroy(&w->hvp);
     micah_free(c, w->loss, tasks * sizeof *w->loss);
     micah_free(c, w->loss_out, tasks * mica_dtype_size(w->grad_dtype));
     if (w->feed.tasks) micah_feed_destroy(&w->feed);
@@ -91,8 +88,8 @@ static mica_status open_work(const mica_grad_options *o, work *w) {
   int32_t passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   if (o->direction) passes |= MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP;
   int64_t batch = w->job->settings.batch;
-  status = micah_runner_create(w->job, &w->tasks, &w->graph, o->dtype == MICA_F32 ? MICA_CPU : MICA_REF, o->dtype,
-                               passes, batch, &w->runner);
+  status = micah_runner_create(w->job, &w->tasks, &w->graph, o->dtype == MICA_F32 ? w->job->backend : MICA_REF, 0,
+                               o->dtype, passes, batch, &w->runner);
   if (status >= 0) status = micah_feed_create(&w->tasks, batch, &w->feed);
   if (status >= 0) status = allocate(w, o->direction != NULL);
   if (status >= 0) status = micah_feed_fill(&w->feed, o->first, batch);
@@ -101,14 +98,14 @@ static mica_status open_work(const mica_grad_options *o, work *w) {
   /* weights of a run only where asked for: the first batch is looked at with the first weights */
   char *run = w->job->run;
   w->job->run = o->weights ? run : NULL;
-  if (status >= 0) status = micah_job_weights(w->job, &w->graph, o->weights, o->dtype, w->params, &from, &step);
+  if (status >= 0) status = micah_job_weights(w->job, &w->graph, o->weights, o->dtype, w->params.host, &from, &step);
   w->job->run = run;
   free(from);
   if (status < 0 || !o->direction) return status;
   micah_safetensors *file;
   status = micah_safetensors_open(o->direction, &file);
   if (status < 0) return status;
-  status = micah_graph_load(&w->graph, file, "dir/", 1, o->dtype, w->direction);
+  status = micah_graph_load(&w->graph, file, "dir/", 1, o->dtype, w->direction.host);
   micah_safetensors_close(file);
   return status;
 }
@@ -118,8 +115,8 @@ static mica_status run_passes(work *w, int with_direction) {
   micah_runner *r = w->runner;
   int64_t tasks = w->feed.count;
   mica_status status = micah_runner_set(r, &w->feed, 0, tasks);
-  if (status >= 0) status = micah_runner_seed(r, 0);
   if (status < 0) return status;
+  memset(r->seed.host, 0, r->seed.bytes);
   double *weight = w->loss;          /* the divisors first; losses take their place */
   for (int64_t i = 0; i < tasks; i++) {
     int64_t first, count;
@@ -128,18 +125,24 @@ static mica_status run_passes(work *w, int with_direction) {
     for (int64_t k = first; k < first + count; k++) weight[i] += micah_view_weight(&r->view, k);
     if (!(weight[i] > 0))
       return mica_error(MICA_ERR_NUMERIC, "task %lld has no weighted row", (long long)w->feed.number[i]);
-    micak_fill(w->dtype, (char *)r->seed + (size_t)first * mica_dtype_size(w->dtype), count,
+    micak_fill(w->dtype, (char *)r->seed.host + (size_t)first * mica_dtype_size(w->dtype), count,
                1 / (weight[i] * (double)tasks));
   }
-  status = mica_executor_set_params(r->executor, MICA_V, w->params, 0, NULL, 0);
-  if (status >= 0) status = mica_executor_set_params(r->executor, MICA_D, w->grad, 0, NULL, 0);
+  status = micah_runner_send_seed(r);
+  if (status >= 0) status = micah_twin_send(&w->params, r->stream, w->params.bytes);
+  if (status >= 0) status = mica_executor_set_params(r->executor, MICA_V, w->params.device, 0, NULL, 0);
+  if (status >= 0) status = mica_executor_set_params(r->executor, MICA_D, w->grad.device, 0, NULL, 0);
   int32_t passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   if (status >= 0 && with_direction) {
     passes |= MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP;
-    status = mica_executor_set_params(r->executor, MICA_T, w->direction, 0, NULL, 0);
-    if (status >= 0) status = mica_executor_set_params(r->executor, MICA_TD, w->hvp, 0, NULL, 0);
+    status = micah_twin_send(&w->direction, r->stream, w->direction.bytes);
+    if (status >= 0) status = mica_executor_set_params(r->executor, MICA_T, w->direction.device, 0, NULL, 0);
+    if (status >= 0) status = mica_executor_set_params(r->executor, MICA_TD, w->hvp.device, 0, NULL, 0);
   }
-  if (status >= 0) status = micah_runner_run(r, passes);
+  if (status >= 0) status = micah_runner_start(r, passes);
+  if (status >= 0) status = micah_twin_fetch(&w->grad, r->stream, w->grad.bytes);
+  if (status >= 0 && with_direction) status = micah_twin_fetch(&w->hvp, r->stream, w->hvp.bytes);
+  if (status >= 0) status = micah_runner_wait(r);
   for (int64_t i = 0; status >= 0 && i < tasks; i++) w->loss[i] = micah_runner_task_loss(r, i) / weight[i];
   return status;
 }
@@ -161,9 +164,9 @@ static mica_status list_fields(work *w) {
     if (axis < 0 || w->feed.uniform[axis]) shape[rank++] = w->feed.count;
     if (axis >= 0) shape[rank++] = w->feed.uniform[axis] ? view->offsets[axis][1] : micah_view_rows(view, axis);
     for (int32_t j = 0; j < f->rank; j++) shape[rank++] = f->shape[j];
-    int dtype = w->runner->data[i] ? w->dtype : f->dtype;
-    status = micah_list_add(&w->list, "", f->name, dtype, rank, shape,
-                            w->runner->data[i] ? w->runner->data[i] : view->data[i]);
+    int converted = w->runner->data[i] && w->runner->device->ops->backend == MICA_CPU;
+    status = micah_list_add(&w->list, "", f->name, converted ? w->dtype : f->dtype, rank, shape,
+                            converted ? w->runner->data[i] : view->data[i]);
   }
   return status;
 }
@@ -178,7 +181,7 @@ static mica_status list_values(work *w) {
     int meta = status >= 0 && !strncmp(info.name, MICAH_INNER_PREFIX, strlen(MICAH_INNER_PREFIX));
     if (status >= 0)
       status = micah_list_add(&w->list, meta ? "meta/" : "init/", info.name, w->dtype, info.rank, info.shape,
-                              (const char *)w->params + (size_t)info.offset * mica_dtype_size(w->dtype));
+                              (const char *)w->params.host + (size_t)info.offset * mica_dtype_size(w->dtype));
   }
   return status;
 }
@@ -190,8 +193,8 @@ static mica_status write_file(work *w, const mica_grad_options *o) {
   if (status >= 0) status = list_values(w);
   if (status >= 0) status = list_fields(w);
   if (status >= 0) status = micah_list_add(&w->list, "", "loss", w->grad_dtype, 1, &tasks, w->loss_out);
-  if (status >= 0) status = micah_list_params(&w->list, &w->graph, "grad/", w->grad_dtype, w->grad);
-  if (status >= 0 && o->direction) status = micah_list_params(&w->list, &w->graph, "hvp/", w->grad_dtype, w->hvp);
+  if (status >= 0) status = micah_list_params(&w->list, &w->graph, "grad/", w->grad_dtype, w->grad.host);
+  if (status >= 0 && o->direction) status = micah_list_params(&w->list, &w->graph, "hvp/", w->grad_dtype, w->hvp.host);
   if (status >= 0) status = micah_config_each(w->job->config, add_meta, w);
   snprintf(number, sizeof number, "%lld", (long long)o->first);
   if (status >= 0) status = add_meta(w, "mica.first", number);

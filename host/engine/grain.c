@@ -3,9 +3,8 @@
 #include <string.h>
 
 #include "host/device/context.h"
-#include "kernels/optimizer/optimizer.h"
 
-enum { LEVELS = 64, BLOCK = 4096, BLOCKS_A_PIECE = 8 };
+enum { LEVELS = 64, BLOCK = 4096 };
 
 typedef struct node {
   float  *data;
@@ -14,7 +13,8 @@ typedef struct node {
 } node;
 
 struct micah_tree {
-  mica_context *context;
+  micah_device *device;
+  void    *stream;
   int64_t  count, stride, launch, n_spares;
   float   *slots;                /* (launch, stride) */
   float   *spare[LEVELS];
@@ -33,26 +33,34 @@ static int64_t most_alive(int64_t grains, int64_t launch) {
   return most;
 }
 
-mica_status micah_tree_create(mica_context *context, int64_t count, int64_t grains, int64_t launch, micah_tree **out) {
+static float *take(micah_tree *t, int64_t floats, const char *what) {
+  void *memory;
+  mica_status status = t->device->ops->alloc(t->device, (size_t)floats * sizeof(float), what, &memory);
+  return status < 0 ? NULL : memory;
+}
+
+mica_status micah_tree_create(micah_device *device, void *stream, int64_t count, int64_t grains, int64_t launch,
+                              micah_tree **out) {
   *out = NULL;
   if (count < 1 || grains < 1 || launch < 1 || launch > grains || count > INT64_MAX / 64 / launch)
     return mica_error(MICA_ERR_INVALID, "gradient sums of %lld numbers, %lld grains, %lld a launch", (long long)count,
                       (long long)grains, (long long)launch);
-  micah_tree *t = micah_alloc(context, sizeof *t, "the sums of gradients");
+  micah_tree *t = micah_alloc(device->context, sizeof *t, "the sums of gradients");
   if (!t) return MICA_ERR_MEMORY;
   memset(t, 0, sizeof *t);
-  t->context = context, t->count = count, t->launch = launch;
+  t->device = device, t->stream = stream, t->count = count, t->launch = launch;
   t->stride = (count + BLOCK - 1) / BLOCK * BLOCK;
-  t->slots = micah_alloc(context, (size_t)(launch * t->stride) * sizeof(float), "gradients of a launch's grains");
+  t->slots = take(t, launch * t->stride, "gradients of a launch's grains");
   int failed = !t->slots;
   for (int64_t i = 0, n = most_alive(grains, launch); !failed && i < n; i++) {
-    t->spare[i] = micah_alloc(context, (size_t)t->stride * sizeof(float), "partial sums of gradients");
+    t->spare[i] = take(t, t->stride, "partial sums of gradients");
     failed = !t->spare[i];
     t->n_spares += !failed;
   }
   if (failed) {
+    mica_status dead = micah_device_alive(device);
     micah_tree_destroy(t);
-    return MICA_ERR_MEMORY;
+    return dead < 0 ? dead : MICA_ERR_MEMORY;
   }
   *out = t;
   return MICA_OK;
@@ -60,9 +68,10 @@ mica_status micah_tree_create(mica_context *context, int64_t count, int64_t grai
 
 void micah_tree_destroy(micah_tree *t) {
   if (!t) return;
-  for (int64_t i = 0; i < t->n_spares; i++) micah_free(t->context, t->spare[i], (size_t)t->stride * sizeof(float));
-  micah_free(t->context, t->slots, (size_t)(t->launch * t->stride) * sizeof(float));
-  micah_free(t->context, t, sizeof *t);
+  micah_device *d = t->device;
+  for (int64_t i = 0; i < t->n_spares; i++) d->ops->free(d, t->spare[i], (size_t)t->stride * sizeof(float));
+  if (t->slots) d->ops->free(d, t->slots, (size_t)(t->launch * t->stride) * sizeof(float));
+  micah_free(d->context, t, sizeof *t);
 }
 
 int64_t micah_tree_bytes(const micah_tree *t) {
@@ -71,8 +80,8 @@ int64_t micah_tree_bytes(const micah_tree *t) {
 float  *micah_tree_slots(micah_tree *t) { return t->slots; }
 int64_t micah_tree_stride(const micah_tree *t) { return t->stride; }
 
-void micah_tree_clear(micah_tree *t, int64_t slot) {
-  memset(t->slots + slot * t->stride, 0, (size_t)t->count * sizeof(float));
+mica_status micah_tree_clear(micah_tree *t, int64_t slot) {
+  return t->device->ops->fill(t->device, t->stream, t->slots + slot * t->stride, 0, (size_t)t->count * sizeof(float));
 }
 
 void micah_tree_reset(micah_tree *t) {
@@ -80,49 +89,13 @@ void micah_tree_reset(micah_tree *t) {
   memset(t->used, 0, sizeof t->used);
 }
 
-/* ---- whole blocks on all threads ---- */
-
-typedef struct pair {
-  float       *to;
-  const float *from;
-  int64_t      count;
-  int          isa;
-} pair;
-
-static void piece(const pair *p, int64_t i, int64_t *first, int64_t *count) {
-  *first = i * BLOCK * BLOCKS_A_PIECE;
-  *count = p->count - *first < BLOCK * BLOCKS_A_PIECE ? p->count - *first : BLOCK * BLOCKS_A_PIECE;
-}
-
-static void add_piece(void *arg, int64_t i, int32_t worker) {
-  (void)worker;
-  const pair *p = arg;
-  int64_t first, count;
-  piece(p, i, &first, &count);
-  micak_tree_add(p->isa, p->to + first, p->from + first, count);
-}
-
-static void copy_piece(void *arg, int64_t i, int32_t worker) {
-  (void)worker;
-  const pair *p = arg;
-  int64_t first, count;
-  piece(p, i, &first, &count);
-  memcpy(p->to + first, p->from + first, (size_t)count * sizeof(float));
-}
-
-static void for_blocks(const micah_tree *t, mica_body body, float *to, const float *from) {
-  const mica_threads *threads = mica_context_get_threads(t->context);
-  pair p = { to, from, t->count, mica_context_get_isa(t->context) };
-  int64_t pieces = (t->count + BLOCK * BLOCKS_A_PIECE - 1) / (BLOCK * BLOCKS_A_PIECE);
-  threads->parallel_for(threads->user, pieces, body, &p);
-}
-
-static void merge(micah_tree *t) {
+static mica_status merge(micah_tree *t) {
   node *left = &t->stack[t->depth - 2], *right = &t->stack[t->depth - 1];
-  for_blocks(t, add_piece, left->data, right->data);
+  mica_status status = micah_device_add(t->device, t->stream, left->data, right->data, t->count);
   left->grains += right->grains;
   if (right->spare >= 0) t->used[right->spare] = 0;
   t->depth--;
+  return status;
 }
 
 /* move a sum out of the launch's slots */
@@ -134,7 +107,9 @@ static mica_status keep(micah_tree *t, node *n) {
     /* the one slot and the spare change places: nothing to copy */
     t->slots = t->spare[s], t->spare[s] = n->data;
   } else {
-    for_blocks(t, copy_piece, t->spare[s], n->data);
+    mica_status status = t->device->ops->copy(t->device, t->stream, t->spare[s], n->data,
+                                              (size_t)t->count * sizeof(float));
+    if (status < 0) return status;
     n->data = t->spare[s];
   }
   n->spare = s, t->used[s] = 1;
@@ -145,7 +120,10 @@ mica_status micah_tree_push(micah_tree *t, int64_t n, int last) {
   for (int64_t i = 0; i < n; i++) {
     if (t->depth == LEVELS) return mica_error(MICA_ERR_INTERNAL, "the counter of partial sums is full");
     t->stack[t->depth++] = (node){ t->slots + i * t->stride, 1, -1 };
-    while (t->depth > 1 && t->stack[t->depth - 2].grains == t->stack[t->depth - 1].grains) merge(t);
+    while (t->depth > 1 && t->stack[t->depth - 2].grains == t->stack[t->depth - 1].grains) {
+      mica_status status = merge(t);
+      if (status < 0) return status;
+    }
   }
   for (int32_t i = 0; !last && i < t->depth; i++) {
     if (t->stack[i].spare >= 0) continue;
@@ -157,7 +135,10 @@ mica_status micah_tree_push(micah_tree *t, int64_t n, int last) {
 
 mica_status micah_tree_finish(micah_tree *t, float **sum) {
   if (!t->depth) return mica_error(MICA_ERR_STATE, "no gradients were pushed");
-  while (t->depth > 1) merge(t);
+  while (t->depth > 1) {
+    mica_status status = merge(t);
+    if (status < 0) return status;
+  }
   *sum = t->stack[0].data;
   micah_tree_reset(t);
   return MICA_OK;

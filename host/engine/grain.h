@@ -6,12 +6,14 @@
 #ifndef MICAH_ENGINE_GRAIN_H
 #define MICAH_ENGINE_GRAIN_H
 
-#include "mica/context.h"
+#include "host/device/device.h"
 
 typedef struct micah_tree micah_tree;
 
-/* for blocks of `count` floats, `grains` a step, at most `launch` of them at once */
-mica_status micah_tree_create(mica_context *context, int64_t count, int64_t grains, int64_t launch, micah_tree **out);
+/* for blocks of `count` floats on a device, `grains` a step, at most `launch` of them at once; all work goes to the
+ * stream */
+mica_status micah_tree_create(micah_device *device, void *stream, int64_t count, int64_t grains, int64_t launch,
+                              micah_tree **out);
 void        micah_tree_destroy(micah_tree *tree);
 int64_t     micah_tree_bytes(const micah_tree *tree);
 
@@ -19,7 +21,7 @@ int64_t     micah_tree_bytes(const micah_tree *tree);
 float  *micah_tree_slots(micah_tree *tree);
 int64_t micah_tree_stride(const micah_tree *tree);
 /* set a slot to zero, for a grain without tasks */
-void    micah_tree_clear(micah_tree *tree, int64_t slot);
+mica_status micah_tree_clear(micah_tree *tree, int64_t slot);
 /* slots [0, n) are written: add them to the counter. `last`: no launch follows in this step. */
 mica_status micah_tree_push(micah_tree *tree, int64_t n, int last);
 /* the sum of all grains pushed since the last call, valid until the next push; leaves the counter empty. */

@@ -66,7 +66,7 @@ void micah_graph_destroy(micah_graph *graph) {
 }
 
 mica_status micah_graph_executor(const micah_job *job, const micah_tasks *tasks, const micah_graph *graph, int backend,
-                                 int dtype, int32_t passes, int64_t capacity, mica_executor **out) {
+                                 int32_t device, int dtype, int32_t passes, int64_t capacity, mica_executor **out) {
   int64_t rows[MICAH_MAX_AXES], longest[MICAH_MAX_AXES];
   for (int32_t a = 0; a < tasks->n_axes; a++) {
     /* the program numbers axes in the order they were made */
@@ -74,7 +74,7 @@ mica_status micah_graph_executor(const micah_job *job, const micah_tasks *tasks,
     longest[graph->axis[a]] = tasks->longest[a];
   }
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
-  options.backend = backend, options.dtype = dtype, options.passes = passes;
+  options.backend = backend, options.device = device, options.dtype = dtype, options.passes = passes;
   options.recompute = job->settings.recompute;
   options.tasks = capacity, options.rows = rows, options.longest = longest;
   return mica_executor_create(job->context, graph->program, &options, out);
@@ -91,7 +91,7 @@ mica_status micah_graph_bind(mica_executor *executor, const micah_graph *graph, 
     status = mica_executor_set_axis(executor, graph->axis[a], uniform ? NULL : view->offsets[a], length);
   }
   for (int32_t i = 0; status >= 0 && i < t->n_fields; i++) {
-    mica_wire wire = { .data = data ? data[i] : view->data[i], .dtype = t->fields[i].dtype, .task_stride = -1 };
+    mica_wire wire = { .data = data[i], .dtype = t->fields[i].dtype, .task_stride = -1 };
     if (t->fields[i].dtype == MICA_F32) wire.dtype = dtype;
     status = mica_executor_set_value(executor, graph->input[i], MICA_V, &wire);
   }

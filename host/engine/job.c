@@ -37,7 +37,7 @@ static mica_status read_config(const mica_source *source, int fixed, micah_job *
     if (status >= 0 && fixed && strcmp(before, after) != 0)
       status = mica_error(MICA_ERR_CONFIG,
                           "%s: '%s' would change the numbers of a run that is under way; start a new run for "
-                          "it, or change only threads, launch, memory, log_every, checkpoint_every, checkpoints, exact",
+                          "it, or change only threads, devices, launch, memory, log_every, checkpoint_every, checkpoints, exact",
                           micah_config_name(job->config), source->overrides[i]);
   }
   if (status >= 0) status = micah_settings_fill(job->config, &job->settings);
@@ -51,7 +51,13 @@ static mica_status make_context(const mica_source *source, micah_job *job) {
   mica_status status = mica_context_create(&options, &job->context);
   if (status >= 0 && source->setup) status = source->setup(source->setup_user, job->context);
   if (status < 0) return status;
+  job->backend = job->settings.device ? MICA_CUDA : MICA_CPU;
   micah_section *root = micah_config_root(job->config);
+  micah_device *device;
+  for (int32_t i = 0; i < job->settings.devices; i++) {
+    status = micah_context_device(job->context, job->backend, i, &device);
+    if (status < 0) return micah_config_blame(root, status == MICA_ERR_NOT_FOUND ? "devices" : "device", status);
+  }
   const char *const *plugins;
   int64_t count;
   status = micah_config_get_paths(root, "plugins", &plugins, &count);
@@ -144,6 +150,7 @@ mica_status micah_job_tasks(const micah_job *job, int32_t split, micah_tasks *ou
   const micah_settings *s = &job->settings;
   mica_status status = micah_tasks_open(job->context, job->family, job->family_config, (uint64_t)s->seed, split,
                                         s->batch, s->steps, out);
+  if (status >= 0) status = micah_context_device(job->context, job->backend, 0, &out->device);
   if (status >= 0) return status;
   micah_section *section;
   mica_status found = micah_config_section(micah_config_root(job->config), "family", 1, &section);

@@ -2,6 +2,7 @@
 #ifndef MICAH_ENGINE_JOB_H
 #define MICAH_ENGINE_JOB_H
 
+#include "host/device/device.h"
 #include "host/engine/settings.h"
 #include "host/engine/tasks.h"
 #include "host/io/safetensors.h"
@@ -12,6 +13,7 @@ typedef struct micah_job {
   micah_config      *config;
   micah_settings     settings;
   mica_context      *context;        /* owned */
+  int                backend;        /* of `device`: MICA_CPU, MICA_CUDA; its devices are numbered from 0 */
   char              *run;            /* run folder or NULL, owned */
   const mica_family *family;
   const mica_model  *model;
@@ -40,9 +42,9 @@ void        micah_graph_destroy(micah_graph *graph);
 
 /* an executor for up to `capacity` tasks of a family */
 mica_status micah_graph_executor(const micah_job *job, const micah_tasks *tasks, const micah_graph *graph, int backend,
-                                 int dtype, int32_t passes, int64_t capacity, mica_executor **out);
+                                 int32_t device, int dtype, int32_t passes, int64_t capacity, mica_executor **out);
 
-/* bind tasks, offsets and fields of a view. data: fields in the executor's type where that is not f32, else NULL. */
+/* bind tasks, offsets and fields of a view; data: where the fields lie for the executor */
 mica_status micah_graph_bind(mica_executor *executor, const micah_graph *graph, const micah_view *view, int dtype,
                              void *const *data);
 

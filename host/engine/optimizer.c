@@ -4,12 +4,11 @@
 #include <string.h>
 
 #include "host/device/context.h"
-#include "kernels/optimizer/optimizer.h"
 
 enum { PIECE = 8 * MICAK_OPTIMIZER_BLOCK };
 
 /* stretches of parameters that decay or do not, cut at multiples of a piece */
-static mica_status make_runs(const micah_graph *graph, micah_optimizer_run *runs, int64_t *count) {
+static mica_status make_runs(const micah_graph *graph, micak_stretch *runs, int64_t *count) {
   int64_t n = 0, at = 0;
   int32_t params = micah_graph_n_params(graph);
   for (int32_t i = 0; i < params; i++) {
@@ -21,12 +20,66 @@ static mica_status make_runs(const micah_graph *graph, micah_optimizer_run *runs
     for (at = info.offset; at < info.offset + info.count; n++) {
       int64_t end = (at / PIECE + 1) * PIECE;
       if (end > info.offset + info.count) end = info.offset + info.count;
-      if (runs) runs[n] = (micah_optimizer_run){ at, end - at, info.decay };
+      if (runs) runs[n] = (micak_stretch){ at, end - at, info.decay };
       at = end;
     }
   }
   *count = n;
   return MICA_OK;
+}
+
+/* ---- GPUs ---- */
+
+static size_t block_bytes(const micah_optimizer *o) { return (size_t)o->count * sizeof(float); }
+static size_t sums_bytes(const micah_optimizer *o) { return (size_t)(o->n_sums + 2) * sizeof(double); }
+static size_t runs_bytes(const micah_optimizer *o) { return (size_t)o->n_runs * sizeof(micak_stretch); }
+
+static mica_status make_copy(micah_optimizer *o, int32_t place) {
+  micah_optimizer_copy *c = &o->copies[place];
+  mica_status status = micah_context_device(o->job->context, MICA_CUDA, place, &c->device);
+  if (status < 0) return status;
+  o->n_copies = place + 1;
+  c->stream = c->device->stream;
+  void *memory[5] = { NULL };
+  const size_t bytes[5] = { block_bytes(o), block_bytes(o), block_bytes(o), sums_bytes(o), runs_bytes(o) };
+  for (int i = 0; status >= 0 && i < 5; i++)
+    status = c->device->ops->alloc(c->device, bytes[i], "the optimiser", &memory[i]);
+  c->params = memory[0], c->m = memory[1], c->v = memory[2], c->sums = memory[3], c->runs = memory[4];
+  if (status >= 0) status = c->device->ops->copy(c->device, c->stream, c->runs, o->runs, runs_bytes(o));
+  return status;
+}
+
+static void free_copy(micah_optimizer *o, micah_optimizer_copy *c) {
+  void *memory[5] = { c->params, c->m, c->v, c->sums, c->runs };
+  const size_t bytes[5] = { block_bytes(o), block_bytes(o), block_bytes(o), sums_bytes(o), runs_bytes(o) };
+  for (int i = 0; i < 5; i++)
+    if (memory[i]) c->device->ops->free(c->device, memory[i], bytes[i]);
+}
+
+float *micah_optimizer_params(const micah_optimizer *o, int32_t place) {
+  return o->n_copies ? o->copies[place].params : o->params;
+}
+
+mica_status micah_optimizer_fetch(micah_optimizer *o) {
+  if (!o->n_copies) return MICA_OK;
+  micah_optimizer_copy *c = &o->copies[0];
+  float *to[3] = { o->params, o->m, o->v }, *from[3] = { c->params, c->m, c->v };
+  mica_status status = MICA_OK;
+  for (int i = 0; status >= 0 && i < 3; i++)
+    status = c->device->ops->copy(c->device, c->stream, to[i], from[i], block_bytes(o));
+  return status < 0 ? status : c->device->ops->stream_sync(c->device, c->stream);
+}
+
+mica_status micah_optimizer_send(micah_optimizer *o) {
+  mica_status status = MICA_OK;
+  for (int32_t k = 0; k < o->n_copies; k++) {
+    micah_optimizer_copy *c = &o->copies[k];
+    float *from[3] = { o->params, o->m, o->v }, *to[3] = { c->params, c->m, c->v };
+    for (int i = 0; status >= 0 && i < 3; i++)
+      status = c->device->ops->copy(c->device, c->stream, to[i], from[i], block_bytes(o));
+    if (status >= 0) status = c->device->ops->stream_sync(c->device, c->stream);
+  }
+  return status;
 }
 
 mica_status micah_optimizer_create(const micah_job *job, const micah_graph *graph, micah_optimizer **out) {
@@ -55,6 +108,9 @@ mica_status micah_optimizer_create(const micah_job *job, const micah_graph *grap
     status = make_runs(graph, o->runs, &runs);
   }
   if (status >= 0) status = micah_graph_init(job, graph, MICA_F32, o->params);
+  for (int32_t i = 0; status >= 0 && job->backend == MICA_CUDA && i < job->settings.devices; i++)
+    status = make_copy(o, i);
+  if (status >= 0) status = micah_optimizer_send(o);
   if (status < 0) {
     micah_optimizer_destroy(o);
     return status;
@@ -66,7 +122,8 @@ mica_status micah_optimizer_create(const micah_job *job, const micah_graph *grap
 void micah_optimizer_destroy(micah_optimizer *o) {
   if (!o) return;
   const mica_context *c = o->job->context;
-  size_t bytes = (size_t)o->count * sizeof(float);
+  size_t bytes = block_bytes(o);
+  for (int32_t i = 0; i < o->n_copies; i++) free_copy(o, &o->copies[i]);
   micah_free(c, o->params, bytes);
   micah_free(c, o->m, bytes);
   micah_free(c, o->v, bytes);
@@ -93,23 +150,67 @@ static void norm_piece(void *arg, int64_t i, int32_t worker) {
 static void step_run(void *arg, int64_t i, int32_t worker) {
   (void)worker;
   const update *u = arg;
-  const micah_optimizer_run *r = &u->o->runs[i];
+  const micak_stretch *r = &u->o->runs[i];
   micak_adamw s = u->settings;
   s.decay = r->decay ? u->decay : 0;
   micak_adamw_step(u->isa, &s, r->count, u->gradient + r->first, u->o->m + r->first, u->o->v + r->first,
                    u->o->params + r->first);
 }
 
-mica_status micah_optimizer_step(micah_optimizer *o, const float *gradient, double scale, int64_t step, double *norm) {
+static mica_status check_norm(double norm) {
+  if (isfinite(norm)) return MICA_OK;
+  return mica_error(MICA_ERR_NUMERIC, "the gradient's norm is %g though every loss is finite; lower optimizer.lr",
+                    norm);
+}
+
+/* every GPU takes the same norm and makes the same step; one of them tells the norm */
+static mica_status step_on_cuda(micah_optimizer *o, float *const *gradient, const micak_adamw *settings, double clip,
+                                double *norm) {
+#ifdef MICA_HAVE_CUDA
+  mica_status status = MICA_OK;
+  int64_t longest = 0;
+  for (int64_t i = 0; i < o->n_runs; i++)
+    if (o->runs[i].count > longest) longest = o->runs[i].count;
+  for (int32_t i = 0; i < o->n_copies && status >= 0; i++) {
+    micah_optimizer_copy *c = &o->copies[i];
+    status = c->device->ops->enter(c->device);
+    if (status >= 0) status = micak_norm2_blocks_cuda(c->stream, gradient[i], o->count, c->sums);
+    if (status >= 0) status = micak_norm2_tree_cuda(c->stream, c->sums, o->n_sums);
+    if (status >= 0) status = micak_clip_cuda(c->stream, c->sums, settings->scale, clip, c->sums + o->n_sums);
+  }
+  micah_optimizer_copy *first = &o->copies[0];
+  if (status >= 0)
+    status = first->device->ops->copy(first->device, first->stream, norm, first->sums + o->n_sums, sizeof *norm);
+  if (status >= 0) status = first->device->ops->stream_sync(first->device, first->stream);
+  if (status >= 0) status = check_norm(*norm);
+  for (int32_t i = 0; i < o->n_copies && status >= 0; i++) {
+    micah_optimizer_copy *c = &o->copies[i];
+    status = c->device->ops->enter(c->device);
+    if (status >= 0)
+      status = micak_adamw_cuda(c->stream, settings, c->runs, o->n_runs, longest, c->sums + o->n_sums + 1, gradient[i],
+                                c->m, c->v, c->params);
+  }
+  return status;
+#else
+  (void)o, (void)gradient, (void)settings, (void)clip, (void)norm;
+  return mica_error(MICA_ERR_INTERNAL, "no CUDA in this build");
+#endif
+}
+
+mica_status micah_optimizer_step(micah_optimizer *o, float *const *gradient, double scale, int64_t step,
+                                 double *norm) {
   const micah_settings *s = &o->job->settings;
   const mica_threads *threads = mica_context_get_threads(o->job->context);
-  update u = { o, gradient, { micah_learning_rate(s, step), s->beta1, s->beta2, s->eps, 0, scale, step + 1 },
+  update u = { o, gradient[0], { micah_learning_rate(s, step), s->beta1, s->beta2, s->eps, 0, scale, step + 1 },
                s->weight_decay, mica_context_get_isa(o->job->context) };
+  if (o->n_copies) {
+    u.settings.decay = u.decay;
+    return step_on_cuda(o, gradient, &u.settings, s->clip, norm);
+  }
   threads->parallel_for(threads->user, (o->count + PIECE - 1) / PIECE, norm_piece, &u);
   *norm = scale * sqrt(micak_norm2_tree(o->sums, o->n_sums));
-  if (!isfinite(*norm))
-    return mica_error(MICA_ERR_NUMERIC, "the gradient's norm is %g though every loss is finite; lower optimizer.lr",
-                      *norm);
+  mica_status status = check_norm(*norm);
+  if (status < 0) return status;
   if (s->clip > 0 && *norm > s->clip) u.settings.scale *= s->clip / *norm;
   threads->parallel_for(threads->user, o->n_runs, step_run, &u);
   return MICA_OK;

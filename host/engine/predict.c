@@ -32,7 +32,6 @@ typedef struct work {
   micah_graph   graph;
   micah_runner *runner;
   micah_feed    feed;                /* one task */
-  float        *params, *output;     /* output: (rows, outputs) of one task */
   numbers       in;
   prediction   *p;
 } work;
@@ -129,26 +128,20 @@ static mica_status open_work(const mica_predict_options *o, work *w) {
   status = read_input(w, o->input);
   if (status >= 0) status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS | MICAH_OUT_PREDICTION, &w->graph);
   if (status >= 0)
-    status = micah_runner_create(w->job, &w->tasks, &w->graph, MICA_CPU, MICA_F32, MICA_PASS_FORWARD, 1, &w->runner);
+    status = micah_runner_create(w->job, &w->tasks, &w->graph, w->job->backend, 0, MICA_F32, MICA_PASS_FORWARD, 1,
+                                 &w->runner);
   if (status >= 0) status = micah_feed_create(&w->tasks, 1, &w->feed);
+  if (status >= 0) status = micah_runner_hold(w->runner, 1);
   if (status < 0) return status;
-  w->params = micah_alloc(w->job->context, (size_t)w->graph.params * sizeof *w->params, "parameters");
-  w->output =
-      micah_alloc(w->job->context, (size_t)(w->runner->rows * w->tasks.outputs) * sizeof *w->output, "predictions");
-  if (!w->params || !w->output) return MICA_ERR_MEMORY;
   char *from;
   int64_t step;
-  status = micah_job_weights(w->job, &w->graph, o->weights, MICA_F32, w->params, &from, &step);
+  status = micah_job_weights(w->job, &w->graph, o->weights, MICA_F32, w->runner->params.host, &from, &step);
   free(from);
-  if (status >= 0) status = mica_executor_set_params(w->runner->executor, MICA_V, w->params, 0, NULL, 0);
-  return status;
+  return status < 0 ? status : micah_runner_send_params(w->runner);
 }
 
 static void close_work(work *w) {
   if (w->job) {
-    micah_free(w->job->context, w->params, (size_t)w->graph.params * sizeof *w->params);
-    if (w->runner)
-      micah_free(w->job->context, w->output, (size_t)(w->runner->rows * w->tasks.outputs) * sizeof *w->output);
     if (w->feed.tasks) micah_feed_destroy(&w->feed);
     micah_runner_destroy(w->runner);
     if (w->graph.program) micah_graph_destroy(&w->graph);
@@ -211,9 +204,7 @@ static mica_status predict_one(work *w, double *values, int64_t rows, int64_t se
   if (status >= 0) status = micah_runner_set(w->runner, &w->feed, 0, 1);
   if (status < 0) return status;
   micah_view_target(&w->runner->view, 0, &first, &count);
-  mica_wire wire = { .data = w->output, .dtype = MICA_F32, .task_stride = -1 };
-  status = mica_executor_set_value(w->runner->executor, w->graph.prediction, MICA_V, &wire);
-  if (status >= 0) status = micah_runner_run(w->runner, MICA_PASS_FORWARD);
+  status = micah_runner_run(w->runner, MICA_PASS_FORWARD);
   if (status >= 0) status = grow(p, count, columns);
   if (status < 0) return status;
   int64_t position = 0, last = -1;
@@ -221,7 +212,7 @@ static mica_status predict_one(work *w, double *values, int64_t rows, int64_t se
     double weight = micah_view_weight(&w->runner->view, r);
     if (!(weight > 0)) continue;
     int64_t n = p->public.rows++;
-    const float *out = w->output + r * columns;
+    const float *out = (const float *)w->runner->output.host + r * columns;
     memcpy(p->values + n * columns, out, (size_t)columns * sizeof *out);
     p->sequence[n] = (int32_t)sequence, p->position[n] = (int32_t)position++;
     p->target[n] = p->public.classes ? ((const int32_t *)w->feed.data[t->target])[r] : 0;

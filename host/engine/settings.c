@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "mica/context.h"
+#include "host/device/context.h"
 
 #define KEY(field, name, type, value, lo, hi, choices, doc) \
   { name, type, offsetof(micah_settings, field), value, lo, hi, choices, doc }
@@ -18,7 +18,7 @@ const mica_key micah_top_keys[] = {
   KEY(seed, "seed", MICA_KEY_INT, "1", 0, 9007199254740991.0, NULL, "of initial weights and tasks"),
   KEY(threads, "threads", MICA_KEY_INT, "0", 0, 4096, NULL, "threads; 0: one a core. changes no bit"),
   KEY(device, "device", MICA_KEY_CHOICE, "cpu", 0, 0, "cpu|cuda", "where to compute"),
-  KEY(devices, "devices", MICA_KEY_INT, "1", 1, 4096, NULL, "number of devices, a power of two"),
+  KEY(devices, "devices", MICA_KEY_INT, "1", 1, 4096, NULL, "number of devices, a power of two; changes no bit. on cpu: parts worked on in turn"),
   KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL,
       "grains in flight at once; 0: what memory holds. changes no bit"),
   KEY(memory, "memory", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "MiB for activations and gradients of one launch"),
@@ -58,7 +58,7 @@ const mica_key micah_schedule_keys[] = {
 const int32_t micah_n_schedule_keys = MICA_COUNT(micah_schedule_keys);
 
 /* keys that change speed, memory and files, but no number */
-static const char *const neutral[] = { "threads", "launch", "memory", "recompute", "checkpoint_every", "checkpoints", "log_every",
+static const char *const neutral[] = { "threads", "devices", "launch", "memory", "recompute", "checkpoint_every", "checkpoints", "log_every",
                                        "eval_tasks", "exact" };
 
 int micah_settings_neutral(const char *key) {
@@ -95,17 +95,19 @@ mica_status micah_settings_fill(micah_config *config, micah_settings *out) {
   if (status >= 0) status = micah_inner_fill(root, &out->inner);
   if (status < 0) return status;
   if (out->nominal == 0) out->nominal = out->steps;
-  if (out->device != 0)
-    return micah_config_error(root, "device", MICA_ERR_UNSUPPORTED,
-                              "device cuda is not part of this build: no CUDA kernels; use device: cpu");
   if (out->devices & (out->devices - 1))
     return micah_config_error(root, "devices", MICA_ERR_CONFIG,
                               "devices is %lld, expected a power of two (the fixed summation tree is binary)",
                               (long long)out->devices);
-  if (out->devices != 1)
-    return micah_config_error(root, "devices", MICA_ERR_UNSUPPORTED,
-                              "devices is %lld, but there is one CPU here; use 1", (long long)out->devices);
   if (out->grain > out->batch) out->grain = out->batch;
+  /* each device sums an aligned subtree of the grains */
+  int64_t grains = (out->batch + out->grain - 1) / out->grain;
+  if (out->devices > 1 && (out->devices > MICAH_MAX_DEVICES || out->devices / 2 >= grains))
+    return micah_config_error(root, "devices", MICA_ERR_CONFIG,
+                              "devices is %lld, but a step of %lld tasks has %lld grains of %lld to share out; lower "
+                              "devices or grain",
+                              (long long)out->devices, (long long)out->batch, (long long)grains,
+                              (long long)out->grain);
   if (out->steps > INT64_MAX / out->batch)
     return micah_config_error(root, "steps", MICA_ERR_CONFIG, "steps x batch is beyond 2^63 tasks");
   return MICA_OK;

@@ -147,7 +147,7 @@ mica_status micah_feed_create(const micah_tasks *t, int64_t capacity, micah_feed
     failed |=
         !(out->offsets[a] = micah_alloc(t->context, (size_t)(capacity + 1) * sizeof(int32_t), "offsets of a batch"));
   for (int32_t i = 0; i < t->n_fields; i++)
-    failed |= !(out->data[i] = micah_alloc(t->context, field_bytes(t, i, capacity), "fields of a batch"));
+    failed |= t->device->ops->alloc_host(t->device, field_bytes(t, i, capacity), "fields of a batch", &out->data[i]) < 0;
   failed |= !(out->number = micah_alloc(t->context, (size_t)capacity * sizeof(int64_t), "task numbers of a batch"));
   failed |= !(out->rows = micah_alloc(t->context, (size_t)capacity * (size_t)(t->n_axes + 1) * sizeof(int32_t),
                                       "task sizes of a batch"));
@@ -163,7 +163,8 @@ void micah_feed_destroy(micah_feed *feed) {
   if (!t) return;
   for (int32_t a = 0; a < t->n_axes; a++)
     micah_free(t->context, feed->offsets[a], (size_t)(feed->capacity + 1) * sizeof(int32_t));
-  for (int32_t i = 0; i < t->n_fields; i++) micah_free(t->context, feed->data[i], field_bytes(t, i, feed->capacity));
+  for (int32_t i = 0; i < t->n_fields; i++)
+    if (feed->data[i]) t->device->ops->free_host(t->device, feed->data[i], field_bytes(t, i, feed->capacity));
   micah_free(t->context, feed->number, (size_t)feed->capacity * sizeof(int64_t));
   micah_free(t->context, feed->rows, (size_t)feed->capacity * (size_t)(t->n_axes + 1) * sizeof(int32_t));
   memset(feed, 0, sizeof *feed);

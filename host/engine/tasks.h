@@ -2,12 +2,14 @@
 #ifndef MICAH_ENGINE_TASKS_H
 #define MICAH_ENGINE_TASKS_H
 
+#include "host/device/device.h"
 #include "mica/family.h"
 
 enum { MICAH_MAX_AXES = 8, MICAH_MAX_FIELDS = 32 };
 
 typedef struct micah_tasks {
   const mica_context *context;
+  micah_device       *device;        /* that fields are made for: their memory here is good for copies to it */
   const mica_family  *family;
   void               *self;          /* the family's instance */
   const mica_field   *fields;

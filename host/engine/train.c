@@ -1,5 +1,5 @@
-/* train.c: the step loop. a step's tasks come in grains; launches carry grains; their gradients meet in one fixed tree.
- */
+/* train.c: the step loop. a step's tasks come in grains; each device works on an aligned subtree of them, some grains a
+ * launch; their gradients meet in one fixed tree, on the devices first and then across them. */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,18 +12,27 @@
 #include "host/engine/run_folder.h"
 #include "host/engine/runner.h"
 
+/* one device and its grains [first, end) of every step */
+typedef struct part {
+  int32_t       place;
+  micah_runner *runner;
+  micah_tree   *tree;
+  int32_t      *slot;                /* (tasks of a launch): its grain's slot */
+  int64_t       first, end, grain;   /* grain: first of the launch under way */
+} part;
+
 struct mica_trainer {
   micah_job        *job;
   micah_tasks       tasks;
   micah_graph       graph;
-  micah_runner     *runner;
-  micah_tree       *tree;
+  part             *parts;           /* (n_parts): devices; beyond a short step's last grain they have none */
+  int32_t           n_parts, active; /* active: those with grains */
+  micah_exchange   *exchange;
   micah_optimizer  *optimizer;
   micah_producer   *producer;
   micah_run_folder *folder;          /* NULL: nothing is written */
   micah_progress_state state;
   int64_t           grains, launch;  /* a step's grains; grains a launch */
-  int32_t          *slot;            /* (tasks of a launch): its grain's slot */
   double           *task_loss;       /* (batch) sums over rows */
   uint8_t          *keep;            /* (batch) 0: quarantined */
   micah_feed        clean;           /* a launch without its quarantined tasks; made when first needed */
@@ -35,6 +44,7 @@ struct mica_trainer {
   double            rate_time;       /* for tasks/s */
   int64_t           rate_step;
   double            rate;
+  int32_t           exposed;         /* parameters were handed out: they are read and written between steps */
   atomic_int        stop;
 };
 
@@ -46,33 +56,67 @@ static double now(void) {
 
 /* ---- creation ---- */
 
-/* as many grains a launch as `memory` holds of activations and gradients, at least one. activations grow in proportion
- * to the tasks, so two sizes say it: one grain, and the guess itself. */
+static mica_status make_runner(mica_trainer *t, int32_t place, int64_t tasks, micah_runner **out) {
+  return micah_runner_create(t->job, &t->tasks, &t->graph, t->job->backend, place, MICA_F32,
+                             MICA_PASS_FORWARD | MICA_PASS_BACKWARD, tasks, out);
+}
+
+/* as many grains a launch as `memory` holds of activations and gradients, at least one, at most a device's. activations
+ * grow in proportion to the tasks, so two sizes say it: one grain, and the guess itself. */
 static mica_status choose_launch(mica_trainer *t) {
   const micah_settings *s = &t->job->settings;
-  const int32_t passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
-  t->launch = s->launch < t->grains ? s->launch : t->grains;
-  if (!t->launch) {
-    mica_memory memory;
-    mica_status status =
-        micah_runner_create(t->job, &t->tasks, &t->graph, MICA_CPU, MICA_F32, passes, s->grain, &t->runner);
-    if (status >= 0) status = mica_executor_memory(t->runner->executor, &memory);
-    if (status < 0) return status;
-    int64_t one = memory.saved + memory.scratch + t->graph.params * (int64_t)sizeof(float);
-    t->launch = s->memory * 1048576 / (one > 0 ? one : 1);
-    if (t->launch > t->grains) t->launch = t->grains;
-    if (t->launch <= 1) {
-      t->launch = 1;
-      return MICA_OK;
-    }
-    /* as many launches, but of one size: less memory for the same work */
-    int64_t launches = (t->grains + t->launch - 1) / t->launch;
-    t->launch = (t->grains + launches - 1) / launches;
-    micah_runner_destroy(t->runner);
-    t->runner = NULL;
+  int64_t most = t->parts[0].end;
+  t->launch = s->launch < most ? s->launch : most;
+  if (t->launch) return MICA_OK;
+  mica_memory memory;
+  micah_runner *one_grain;
+  mica_status status = make_runner(t, 0, s->grain, &one_grain);
+  if (status < 0) return status;
+  status = mica_executor_memory(one_grain->executor, &memory);
+  micah_runner_destroy(one_grain);
+  if (status < 0) return status;
+  int64_t one = memory.saved + memory.scratch + t->graph.params * (int64_t)sizeof(float);
+  t->launch = s->memory * 1048576 / (one > 0 ? one : 1);
+  if (t->launch > most) t->launch = most;
+  if (t->launch < 1) t->launch = 1;
+  /* as many launches, but of one size: less memory for the same work */
+  int64_t launches = (most + t->launch - 1) / t->launch;
+  t->launch = (most + launches - 1) / launches;
+  return MICA_OK;
+}
+
+/* aligned subtrees of the step's grains, one a device */
+static mica_status make_parts(mica_trainer *t) {
+  const micah_settings *s = &t->job->settings;
+  int32_t n = t->n_parts = (int32_t)s->devices;
+  t->parts = micah_alloc(t->job->context, (size_t)n * sizeof *t->parts, "the parts of a step");
+  if (!t->parts) return MICA_ERR_MEMORY;
+  memset(t->parts, 0, (size_t)n * sizeof *t->parts);
+  int64_t leaves = 1;
+  while (leaves < t->grains) leaves *= 2;
+  for (int32_t i = 0; i < n; i++) {
+    part *p = &t->parts[i];
+    p->place = i;
+    p->first = i * (leaves / n) < t->grains ? i * (leaves / n) : t->grains;
+    p->end = (i + 1) * (leaves / n) < t->grains ? (i + 1) * (leaves / n) : t->grains;
+    t->active += p->end > p->first;
   }
+  mica_status status = choose_launch(t);
   int64_t tasks = t->launch * s->grain < s->batch ? t->launch * s->grain : s->batch;
-  return micah_runner_create(t->job, &t->tasks, &t->graph, MICA_CPU, MICA_F32, passes, tasks, &t->runner);
+  void *streams[MICAH_MAX_DEVICES];
+  micah_device *devices[MICAH_MAX_DEVICES];
+  for (int32_t i = 0; status >= 0 && i < n; i++) {
+    part *p = &t->parts[i];
+    int64_t grains = p->end > p->first ? p->end - p->first : 1;
+    status = make_runner(t, i, tasks, &p->runner);
+    if (status < 0) break;
+    devices[i] = p->runner->device, streams[i] = p->runner->stream;
+    status = micah_tree_create(devices[i], streams[i], t->graph.params, grains, t->launch < grains ? t->launch : grains,
+                               &p->tree);
+    p->slot = micah_alloc(t->job->context, (size_t)tasks * sizeof *p->slot, "slots of a launch");
+    if (status >= 0 && !p->slot) status = MICA_ERR_MEMORY;
+  }
+  return status < 0 ? status : micah_exchange_create(devices, streams, n, t->graph.params, &t->exchange);
 }
 
 static mica_status find_exact(mica_trainer *t) {
@@ -87,11 +131,10 @@ static mica_status allocate(mica_trainer *t) {
   int64_t batch = t->job->settings.batch;
   int32_t axis = t->tasks.field_axis[t->tasks.target];
   int64_t rows = batch * (axis < 0 ? 1 : t->tasks.longest[axis]);
-  t->slot = micah_alloc(c, (size_t)t->runner->capacity * sizeof *t->slot, "slots of a launch");
   t->task_loss = micah_alloc(c, (size_t)batch * sizeof *t->task_loss, "losses of a step");
   t->keep = micah_alloc(c, (size_t)batch, "marks of a step's tasks");
   t->exact_loss = micah_alloc(c, (size_t)rows * sizeof *t->exact_loss, "exact losses of a step");
-  return t->slot && t->task_loss && t->keep && t->exact_loss ? MICA_OK : MICA_ERR_MEMORY;
+  return t->task_loss && t->keep && t->exact_loss ? MICA_OK : MICA_ERR_MEMORY;
 }
 
 mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_trainer **out) {
@@ -118,8 +161,7 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
   status = micah_job_tasks(job, MICA_SPLIT_TRAIN, &t->tasks);
   if (status >= 0) status = find_exact(t);
   if (status >= 0) status = micah_job_graph(job, &t->tasks, MICAH_OUT_LOSS, &t->graph);
-  if (status >= 0) status = choose_launch(t);
-  if (status >= 0) status = micah_tree_create(job->context, t->graph.params, t->grains, t->launch, &t->tree);
+  if (status >= 0) status = make_parts(t);
   if (status >= 0) status = micah_optimizer_create(job, &t->graph, &t->optimizer);
   if (status >= 0) status = allocate(t);
   /* nothing is written before all is known to fit together */
@@ -130,6 +172,7 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
       status = mica_error(MICA_ERR_FORMAT, "%s: the checkpoint is at step %lld of %lld", job->run,
                           (long long)t->state.step, (long long)s->steps);
     if (t->state.step > 0) t->saved_step = t->state.step;
+    if (status >= 0) status = micah_optimizer_send(t->optimizer);
   }
   if (status >= 0 && t->folder)
     status = micah_run_folder_save_weights(t->folder, &t->graph, t->optimizer, t->state.step);
@@ -144,8 +187,16 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
   return MICA_OK;
 }
 
+/* nothing reads the memory of this step any more; also after a failure */
+static void drain(mica_trainer *t) {
+  for (int32_t i = 0; t->parts && i < t->n_parts; i++)
+    if (t->parts[i].runner)
+      (void)t->parts[i].runner->device->ops->stream_sync(t->parts[i].runner->device, t->parts[i].runner->stream);
+}
+
 void mica_trainer_destroy(mica_trainer *t) {
   if (!t) return;
+  drain(t);
   micah_job *job = t->job;
   const mica_context *c = job->context;
   int64_t batch = job->settings.batch;
@@ -158,10 +209,15 @@ void mica_trainer_destroy(mica_trainer *t) {
   }
   micah_free(c, t->keep, (size_t)batch);
   micah_free(c, t->task_loss, (size_t)batch * sizeof *t->task_loss);
-  if (t->slot) micah_free(c, t->slot, (size_t)t->runner->capacity * sizeof *t->slot);
   micah_optimizer_destroy(t->optimizer);
-  micah_tree_destroy(t->tree);
-  micah_runner_destroy(t->runner);
+  micah_exchange_destroy(t->exchange);
+  for (int32_t i = 0; t->parts && i < t->n_parts; i++) {
+    part *p = &t->parts[i];
+    if (p->slot) micah_free(c, p->slot, (size_t)p->runner->capacity * sizeof *p->slot);
+    micah_tree_destroy(p->tree);
+    micah_runner_destroy(p->runner);
+  }
+  micah_free(c, t->parts, (size_t)t->n_parts * sizeof *t->parts);
   micah_graph_destroy(&t->graph);
   micah_tasks_close(&t->tasks);
   micah_free(c, t, sizeof *t);
@@ -170,28 +226,33 @@ void mica_trainer_destroy(mica_trainer *t) {
 
 /* ---- one step ---- */
 
-/* run the tasks of a feed's range whose grain in the launch is slot[i]; writes task losses to loss[i] */
-static mica_status run_tasks(mica_trainer *t, const micah_feed *feed, int64_t first, int64_t count, double seed,
-                             double *loss) {
-  micah_runner *r = t->runner;
+/* start on the tasks of a feed's range, whose grain in the launch is slot[i] */
+static mica_status start_tasks(mica_trainer *t, part *p, const micah_feed *feed, int64_t first, int64_t count,
+                               double seed) {
+  micah_runner *r = p->runner;
   mica_status status = micah_runner_set(r, feed, first, count);
   if (status >= 0) status = micah_runner_seed(r, seed);
-  if (status >= 0) status = mica_executor_set_params(r->executor, MICA_V, t->optimizer->params, 0, NULL, 0);
   if (status >= 0)
-    status = mica_executor_set_params(r->executor, MICA_D, micah_tree_slots(t->tree), micah_tree_stride(t->tree),
-                                      t->slot, 0);
-  if (status >= 0) status = micah_runner_run(r, MICA_PASS_FORWARD | MICA_PASS_BACKWARD);
-  for (int64_t i = 0; status >= 0 && i < count; i++) loss[i] = micah_runner_task_loss(r, i);
+    status = mica_executor_set_params(r->executor, MICA_V, micah_optimizer_params(t->optimizer, p->place), 0, NULL, 0);
+  if (status >= 0)
+    status = mica_executor_set_params(r->executor, MICA_D, micah_tree_slots(p->tree), micah_tree_stride(p->tree),
+                                      p->slot, 0);
+  return status < 0 ? status : micah_runner_start(r, MICA_PASS_FORWARD | MICA_PASS_BACKWARD);
+}
+
+static mica_status finish_tasks(part *p, int64_t count, double *loss) {
+  mica_status status = micah_runner_wait(p->runner);
+  for (int64_t i = 0; status >= 0 && i < count; i++) loss[i] = micah_runner_task_loss(p->runner, i);
   return status;
 }
 
 /* leave out tasks whose loss is not finite and run the rest of the launch again: a task alone gives the bits that it
  * gives among others, so the rest is what it would have been without them. */
-static mica_status quarantine(mica_trainer *t, const micah_feed *feed, int64_t first, int64_t count, int64_t grains,
-                              double seed) {
+static mica_status quarantine(mica_trainer *t, part *p, const micah_feed *feed, int64_t first, int64_t count,
+                              int64_t grains, double seed) {
   const micah_settings *s = &t->job->settings;
   mica_status status = MICA_OK;
-  if (!t->clean.tasks) status = micah_feed_create(&t->tasks, t->runner->capacity, &t->clean);
+  if (!t->clean.tasks) status = micah_feed_create(&t->tasks, p->runner->capacity, &t->clean);
   int64_t left = 0;
   for (int64_t i = first; status >= 0 && i < first + count; i++) {
     if (isfinite(t->task_loss[i])) {
@@ -210,31 +271,73 @@ static mica_status quarantine(mica_trainer *t, const micah_feed *feed, int64_t f
   memcpy(mask + first, t->keep + first, (size_t)count);
   if (status >= 0) status = micah_feed_select(&t->clean, feed, mask);
   micah_free(t->job->context, mask, (size_t)feed->count);
+  for (int64_t g = 0; status >= 0 && g < grains; g++) status = micah_tree_clear(p->tree, g);
   if (status < 0) return status;
-  for (int64_t g = 0; g < grains; g++) micah_tree_clear(t->tree, g);
   for (int64_t i = first, n = 0; i < first + count; i++)
-    if (t->keep[i]) t->slot[n++] = (int32_t)((i - first) / s->grain);
+    if (t->keep[i]) p->slot[n++] = (int32_t)((i - first) / s->grain);
   if (!left) return MICA_OK;
   double *again = micah_alloc(t->job->context, (size_t)left * sizeof *again, "losses of a launch");
   if (!again) return MICA_ERR_MEMORY;
-  status = run_tasks(t, &t->clean, 0, left, seed, again);
+  status = start_tasks(t, p, &t->clean, 0, left, seed);
+  if (status >= 0) status = finish_tasks(p, left, again);
   for (int64_t i = first, n = 0; status >= 0 && i < first + count; i++)
     if (t->keep[i]) t->task_loss[i] = again[n++];
   micah_free(t->job->context, again, (size_t)left * sizeof *again);
   return status;
 }
 
-static mica_status run_launch(mica_trainer *t, const micah_feed *feed, int64_t grain, int64_t grains, double seed) {
+/* tasks of the grains [p->grain, p->grain + n) */
+static int64_t launch_tasks(const mica_trainer *t, const part *p, const micah_feed *feed, int64_t *first,
+                            int64_t *grains) {
+  int64_t grain = t->job->settings.grain;
+  *grains = t->launch < p->end - p->grain ? t->launch : p->end - p->grain;
+  *first = p->grain * grain;
+  int64_t count = *grains * grain;
+  return count < feed->count - *first ? count : feed->count - *first;
+}
+
+/* the next launch of every device that has grains left: all are started before the first is waited for */
+static mica_status run_round(mica_trainer *t, const micah_feed *feed, double seed, int *more) {
   const micah_settings *s = &t->job->settings;
-  int64_t first = grain * s->grain, count = grains * s->grain;
-  if (count > feed->count - first) count = feed->count - first;
-  for (int64_t i = 0; i < count; i++) t->slot[i] = (int32_t)(i / s->grain);
-  mica_status status = run_tasks(t, feed, first, count, seed, t->task_loss + first);
-  int finite = 1;
-  for (int64_t i = first; i < first + count; i++) finite &= isfinite(t->task_loss[i]) != 0;
-  if (status >= 0 && !finite) status = quarantine(t, feed, first, count, grains, seed);
-  if (status >= 0) status = micah_tree_push(t->tree, grains, grain + grains == t->grains);
+  mica_status status = MICA_OK;
+  int64_t first, grains;
+  *more = 0;
+  for (int32_t k = 0; status >= 0 && k < t->active; k++) {
+    part *p = &t->parts[k];
+    if (p->grain >= p->end) continue;
+    int64_t count = launch_tasks(t, p, feed, &first, &grains);
+    for (int64_t i = 0; i < count; i++) p->slot[i] = (int32_t)(i / s->grain);
+    status = start_tasks(t, p, feed, first, count, seed);
+  }
+  for (int32_t k = 0; status >= 0 && k < t->active; k++) {
+    part *p = &t->parts[k];
+    if (p->grain >= p->end) continue;
+    int64_t count = launch_tasks(t, p, feed, &first, &grains);
+    status = finish_tasks(p, count, t->task_loss + first);
+    int finite = 1;
+    for (int64_t i = first; i < first + count; i++) finite &= isfinite(t->task_loss[i]) != 0;
+    if (status >= 0 && !finite) status = quarantine(t, p, feed, first, count, grains, seed);
+    if (status >= 0) status = micah_tree_push(p->tree, grains, p->grain + grains == p->end);
+    p->grain += grains;
+    *more |= p->grain < p->end;
+  }
   return status;
+}
+
+/* the gradients of all grains, on every device */
+static mica_status run_grains(mica_trainer *t, const micah_feed *feed, double seed, float **gradient) {
+  mica_status status = MICA_OK;
+  int more = 1;
+  for (int32_t k = 0; k < t->n_parts; k++) {
+    micah_tree_reset(t->parts[k].tree);
+    t->parts[k].grain = t->parts[k].first;
+  }
+  while (status >= 0 && more) status = run_round(t, feed, seed, &more);
+  for (int32_t k = 0; status >= 0 && k < t->n_parts; k++) {
+    gradient[k] = micah_tree_slots(t->parts[k].tree);
+    if (k < t->active) status = micah_tree_finish(t->parts[k].tree, &gradient[k]);
+  }
+  return status < 0 ? status : micah_exchange_sum(t->exchange, gradient, t->active);
 }
 
 /* sum of losses and weights over the tasks that count, in task order */
@@ -301,14 +404,10 @@ static mica_status compute_step(mica_trainer *t, const micah_feed *feed, mica_pr
                       "step %lld: the weights of the %lld tasks from number %lld on add up to %g, expected a "
                       "positive number",
                       (long long)t->state.step + 1, (long long)feed->count, (long long)feed->first, feed->weight);
-  micah_tree_reset(t->tree);
+  float *gradient[MICAH_MAX_DEVICES];
   mica_status status = MICA_OK;
-  for (int64_t g = 0; status >= 0 && g < t->grains; g += t->launch) {
-    int64_t n = t->launch < t->grains - g ? t->launch : t->grains - g;
-    status = run_launch(t, feed, g, n, 1 / feed->weight);
-  }
-  float *gradient;
-  if (status >= 0) status = micah_tree_finish(t->tree, &gradient);
+  if (t->exposed) status = micah_optimizer_send(t->optimizer);
+  if (status >= 0) status = run_grains(t, feed, 1 / feed->weight, gradient);
   if (status < 0) return status;
   double loss, weight;
   int64_t tasks;
@@ -322,8 +421,12 @@ static mica_status compute_step(mica_trainer *t, const micah_feed *feed, mica_pr
   p->lr = micah_learning_rate(s, t->state.step);
   /* the seeds were divided by the weight of all tasks: 1 unless some were left out */
   status = micah_optimizer_step(t->optimizer, gradient, feed->weight / weight, t->state.step, &p->grad_norm);
-  if (status < 0)
-    return mica_error(status, "step %lld: %s", (long long)t->state.step + 1, mica_last_error());
+  if (status >= 0 && t->exposed) status = micah_optimizer_fetch(t->optimizer);
+  if (status < 0) {
+    char cause[900];
+    snprintf(cause, sizeof cause, "%s", mica_last_error());
+    return mica_error(status, "step %lld: %s", (long long)t->state.step + 1, cause);
+  }
   p->exact = p->excess = NAN;
   int64_t done = t->state.step + 1;
   if (t->exact >= 0 && tasks == feed->count && (done % s->log_every == 0 || done == 1 || done == s->steps)) {
@@ -363,6 +466,7 @@ mica_status mica_trainer_step(mica_trainer *t, mica_progress *progress) {
     /* half a step may have been done: no step follows it */
     char message[1024];
     snprintf(message, sizeof message, "%s", mica_last_error());
+    drain(t);
     micah_producer_destroy(t->producer);
     t->producer = NULL;
     return mica_error(status, "%s", message);
@@ -397,7 +501,8 @@ void mica_trainer_stop(mica_trainer *t) { atomic_store(&t->stop, 1); }
 
 mica_status mica_trainer_save(mica_trainer *t) {
   if (!t->folder) return mica_error(MICA_ERR_STATE, "this training has no run folder to save to");
-  mica_status status = micah_run_folder_save(t->folder, &t->graph, t->optimizer, &t->state);
+  mica_status status = micah_optimizer_fetch(t->optimizer);
+  if (status >= 0) status = micah_run_folder_save(t->folder, &t->graph, t->optimizer, &t->state);
   if (status >= 0) t->saved_step = t->state.step;
   return status;
 }
@@ -407,12 +512,12 @@ mica_status mica_trainer_save(mica_trainer *t) {
 mica_status mica_trainer_get_info(const mica_trainer *t, mica_trainer_info *out) {
   const micah_settings *s = &t->job->settings;
   mica_memory memory;
-  mica_status status = mica_executor_memory(t->runner->executor, &memory);
+  mica_status status = mica_executor_memory(t->parts[0].runner->executor, &memory);
   if (status < 0) return status;
   *out = (mica_trainer_info){
     .step = t->state.step, .steps = s->steps, .tasks_per_step = s->batch, .grain = s->grain,
     .grains_per_launch = t->launch, .params = t->graph.params, .activation_bytes = memory.scratch + memory.saved,
-    .peak_bytes = memory.peak, .gradient_bytes = micah_tree_bytes(t->tree),
+    .peak_bytes = memory.peak, .gradient_bytes = micah_tree_bytes(t->parts[0].tree) + micah_exchange_bytes(t->exchange) / t->n_parts,
     .state_bytes = 3 * t->graph.params * (int64_t)sizeof(float),
     .threads = mica_context_get_threads(t->job->context)->workers,
     .finished = t->state.step >= s->steps, .resumed = t->resumed,
@@ -423,8 +528,11 @@ mica_status mica_trainer_get_info(const mica_trainer *t, mica_trainer_info *out)
 
 mica_context       *mica_trainer_get_context(mica_trainer *t) { return t->job->context; }
 const mica_program *mica_trainer_get_program(const mica_trainer *t) { return t->graph.program; }
-float              *mica_trainer_get_params(mica_trainer *t) { return t->optimizer->params; }
+float *mica_trainer_get_params(mica_trainer *t) {
+  if (t->optimizer->n_copies && !t->exposed && micah_optimizer_fetch(t->optimizer) >= 0) t->exposed = 1;
+  return t->optimizer->params;
+}
 
 mica_status mica_trainer_profile(mica_trainer *t, int32_t enable, mica_profile_fn fn, void *user) {
-  return mica_executor_profile(t->runner->executor, enable, fn, user);
+  return mica_executor_profile(t->parts[0].runner->executor, enable, fn, user);
 }

@@ -24,13 +24,19 @@ static float sum(int64_t first, int64_t n, int64_t i) {
   return left + right;
 }
 
+static micah_device *cpu_of(mica_context *context) {
+  micah_device *device = NULL;
+  assert_int_equal(micah_context_device(context, MICA_CPU, 0, &device), MICA_OK);
+  return device;
+}
+
 static void any_launch_gives_the_tree(void **state) {
-  mica_context *c = *state;
+  micah_device *c = cpu_of(*state);
   enum { COUNT = 5000 };
   for (int64_t grains = 1; grains <= 19; grains++)
     for (int64_t launch = 1; launch <= grains; launch++) {
       micah_tree *t;
-      assert_int_equal(micah_tree_create(c, COUNT, grains, launch, &t), MICA_OK);
+      assert_int_equal(micah_tree_create(c, NULL, COUNT, grains, launch, &t), MICA_OK);
       for (int again = 0; again < 2; again++) {
         for (int64_t g = 0; g < grains; g += launch) {
           int64_t n = launch < grains - g ? launch : grains - g;
@@ -52,13 +58,13 @@ static void any_launch_gives_the_tree(void **state) {
 }
 
 static void errors(void **state) {
-  mica_context *c = *state;
+  micah_device *c = cpu_of(*state);
   micah_tree *t;
   float *got;
-  assert_true(micah_tree_create(c, 10, 2, 3, &t) < 0);
-  assert_int_equal(micah_tree_create(c, 10, 2, 1, &t), MICA_OK);
+  assert_true(micah_tree_create(c, NULL, 10, 2, 3, &t) < 0);
+  assert_int_equal(micah_tree_create(c, NULL, 10, 2, 1, &t), MICA_OK);
   assert_int_equal(micah_tree_finish(t, &got), MICA_ERR_STATE);
-  micah_tree_clear(t, 0);
+  assert_int_equal(micah_tree_clear(t, 0), MICA_OK);
   assert_int_equal(micah_tree_push(t, 1, 1), MICA_OK);
   micah_tree_reset(t);
   assert_int_equal(micah_tree_finish(t, &got), MICA_ERR_STATE);

@@ -72,7 +72,8 @@ static void errors_name_file_and_key(void **state) {
     { "steps: 0\n", "a.yaml:1", "steps" },
     { "optimizer: {lr: -1}\n", "a.yaml:1", "lr" },
     { "optimizer: {name: sgdd}\n", "a.yaml:1", "adamw" },
-    { "device: cuda\n", "a.yaml:1", "cpu" },
+    { "device: gpu\n", "a.yaml:1", "cuda" },
+    { "devices: 8\n", "a.yaml:1", "4 grains" },
     { "devices: 3\n", "a.yaml:1", "power of two" },
     { "schedule: 3\n", "a.yaml:1", "schedule" },
   };
@@ -88,8 +89,8 @@ static void errors_name_file_and_key(void **state) {
 
 static void neutral_keys(void **state) {
   (void)state;
-  assert_true(micah_settings_neutral("threads") && micah_settings_neutral("launch"));
-  assert_false(micah_settings_neutral("grain") || micah_settings_neutral("optimizer.lr"));
+  assert_true(micah_settings_neutral("threads") && micah_settings_neutral("launch") && micah_settings_neutral("devices"));
+  assert_false(micah_settings_neutral("grain") || micah_settings_neutral("optimizer.lr") || micah_settings_neutral("device"));
 }
 
 int main(void) {

@@ -28,7 +28,7 @@ static void open_model(const char *config, model *m) {
   CHECK(micah_job_tasks(m->job, MICA_SPLIT_TRAIN, &m->tasks));
   CHECK(micah_job_graph(m->job, &m->tasks, MICAH_OUT_LOSS, &m->graph));
   int64_t batch = m->job->settings.batch;
-  CHECK(micah_runner_create(m->job, &m->tasks, &m->graph, MICA_REF, MICA_F64,
+  CHECK(micah_runner_create(m->job, &m->tasks, &m->graph, MICA_REF, 0, MICA_F64,
                             MICA_PASS_FORWARD | MICA_PASS_BACKWARD | MICA_PASS_JVP | MICA_PASS_BACKWARD_JVP, batch,
                             &m->runner));
   CHECK(micah_feed_create(&m->tasks, batch, &m->feed));
