@@ -43,8 +43,8 @@ static inline int64_t micah_adapt_stride(const mica_adapt_options *o) {
   return o->checkpoints ? root : 1;
 }
 static inline int64_t micah_adapt_kept(const mica_adapt_options *o) {
-  return o->method == MICA_ADAPT_IMPLICIT || o->method == MICA_ADAPT_FORWARD ? 0
-                                                                             : (o->steps - 1) / micah_adapt_stride(o);
+  int sweeps = o->method == MICA_ADAPT_UNROLLED || o->method == MICA_ADAPT_TRUNCATED;
+  return sweeps ? (o->steps - 1) / micah_adapt_stride(o) : 0;
 }
 
 struct micah_adapt_solve;
@@ -54,9 +54,11 @@ typedef struct micah_adapt_state {
   char          **ring;          /* [carry][2]: theta_k of even and odd k that are not kept */
   char          **stretch;       /* [carry]: theta_k between two kept ones, when they are stepped through again */
   char          **back;          /* [carry][2]: cotangents */
+  mica_wire      *shown;         /* [carry]: what a data callback sees */
   int64_t         bytes;
   struct micah_adapt_solve   *solve;   /* implicit */
   struct micah_adapt_tangent *tangent; /* forward */
+  struct micah_adapt_trial   *trial;   /* zero order */
 } micah_adapt_state;
 
 /* one face at work */
@@ -89,5 +91,9 @@ mica_status micah_adapt_solve_back(const micah_adapt_run *r);
 /* forward.c */
 mica_status micah_adapt_tangent_create(mica_executor *x, int32_t entry, micah_adapt_state *s);
 mica_status micah_adapt_tangent_back(const micah_adapt_run *r);
+
+/* zero_order.c */
+mica_status micah_adapt_trial_create(mica_executor *x, int32_t entry, micah_adapt_state *s);
+mica_status micah_adapt_trial_back(const micah_adapt_run *r);
 
 #endif

@@ -39,20 +39,26 @@ static mica_status check_options(const mica_adapt_options *o) {
                       sizeof *o);
   if (o->steps < 1 || o->steps > INT32_MAX)
     return mica_error(MICA_ERR_INVALID, "steps is %lld, expected at least 1", (long long)o->steps);
-  if (o->method < MICA_ADAPT_UNROLLED || o->method > MICA_ADAPT_FORWARD)
+  if (o->method < MICA_ADAPT_UNROLLED || o->method > MICA_ADAPT_ZERO_ORDER)
     return mica_error(MICA_ERR_INVALID, "method %d is no MICA_ADAPT_*", o->method);
   if (o->method == MICA_ADAPT_TRUNCATED && (o->last < 1 || o->last > o->steps))
     return mica_error(MICA_ERR_INVALID, "last is %lld, expected 1 to %lld, the steps", (long long)o->last,
                       (long long)o->steps);
+  if (o->method == MICA_ADAPT_ZERO_ORDER &&
+      (o->directions < 1 || !(o->sigma > 0) || o->direction < 0 || o->direction > MICA_DIRECTION_SIGN))
+    return mica_error(MICA_ERR_INVALID, "%lld directions, sigma %g, direction %d; expected at least 1, more than 0 and "
+                      "MICA_DIRECTION_*", (long long)o->directions, o->sigma, o->direction);
   if (o->method != MICA_ADAPT_IMPLICIT) return MICA_OK;
   if (!o->optimality || !o->optimality->sealed)
     return mica_error(MICA_ERR_INVALID, "the implicit method needs a sealed optimality program");
-  if (o->solver < MICA_SOLVE_CG || o->solver > MICA_SOLVE_DENSE || o->iterations < 1)
+  if (o->solver < MICA_SOLVE_CG || o->solver > MICA_SOLVE_NYSTROEM || o->iterations < 1)
     return mica_error(MICA_ERR_INVALID, "solver %d with %lld iterations, expected MICA_SOLVE_* and at least 1",
                       o->solver, (long long)o->iterations);
   if (!(o->tolerance >= 0) || !(o->damping >= 0) || !(o->rate > 0))
     return mica_error(MICA_ERR_INVALID, "tolerance %g, damping %g, rate %g; expected at least 0, the rate more",
                       o->tolerance, o->damping, o->rate);
+  if (o->solver == MICA_SOLVE_NYSTROEM && !(o->damping > 0))
+    return mica_error(MICA_ERR_INVALID, "damping is %g; Nystroem's method needs more than 0", o->damping);
   return MICA_OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "adapt/adapt.h"
 #include "common/op.h"
+#include "common/philox.h"
 #include "common/solve.h"
 
 typedef struct micah_adapt_solve {
@@ -17,11 +18,31 @@ typedef struct micah_adapt_solve {
   double        *rr, *uu;            /* (tasks) |r|^2, |u|^2 */
   double        *residual, *matrix, *work; /* (tasks); dense: (tasks, n, n), (tasks, n) */
   int32_t       *iterations;
+  int64_t       *columns;            /* Nystroem: which stand for the matrix */
   uint8_t       *converged, *done;
   char          *path;
 } solve;
 
 enum { DENSE_MOST = 4096 };
+
+/* columns at random, the same ones in every run */
+static mica_status choose_columns(mica_executor *x, solve *v, int64_t rank) {
+  micah_region *region = &x->region;
+  if (rank > DENSE_MOST || rank > v->n)
+    return mica_error(MICA_ERR_UNSUPPORTED, "program %s: %s: %lld columns of %lld, expected at most all and %d",
+                      x->program->name, v->path, (long long)rank, (long long)v->n, DENSE_MOST);
+  v->columns = micah_region_alloc(region, v->n, sizeof *v->columns);
+  v->matrix = micah_region_alloc(region, v->capacity * rank * v->n, sizeof *v->matrix);
+  v->work = micah_region_alloc(region, v->capacity * (rank * rank + rank + v->n), sizeof *v->work);
+  if (!v->columns || !v->matrix || !v->work) return MICA_ERR_MEMORY;
+  for (int64_t i = 0; i < v->n; i++) v->columns[i] = i;
+  micak_stream draw = micak_stream_at(micak_philox_key_of(0, micak_hash_name("nystroem"), (uint64_t)v->n), 0, 0);
+  for (int64_t i = 0; i < rank; i++) {
+    int64_t other = i + (int64_t)(micak_stream_uniform(&draw) * (double)(v->n - i)), kept = v->columns[i];
+    v->columns[i] = v->columns[other], v->columns[other] = kept;
+  }
+  return MICA_OK;
+}
 
 mica_status micah_adapt_solve_create(mica_executor *x, int32_t e, micah_adapt_state *s) {
   const micah_entry *entry = &x->program->entries[e];
@@ -73,6 +94,8 @@ mica_status micah_adapt_solve_create(mica_executor *x, int32_t e, micah_adapt_st
     v->work = micah_region_alloc(region, v->capacity * v->n, sizeof *v->work);
     if (!v->matrix || !v->work) return MICA_ERR_MEMORY;
   }
+  if (a->options.solver == MICA_SOLVE_NYSTROEM && (status = choose_columns(x, v, a->options.iterations)) < 0)
+    return status;
   v->bytes = region->bytes - before + memory.scratch;
   return MICA_OK;
 }
@@ -252,17 +275,67 @@ static void dense_task(const work *w, int64_t b) {
   s->residual[b] = 0;
 }
 
-static mica_status run_dense(const micah_adapt_run *r) {
+/* v = u / damping - C^T (S + C C^T / damping)^-1 C u / damping^2, C the chosen rows of the symmetric matrix */
+static void nystroem_task(const work *w, int64_t b) {
+  solve *s = w->s;
+  int64_t rank = w->r->a->options.iterations, n = s->n;
+  double damping = w->r->a->options.damping;
+  const double *c = s->matrix + b * rank * n;
+  double *small = s->work + b * (rank * rank + rank + n), *y = small + rank * rank, *u = y + rank;
+  micak_to_double(w->dtype, vector(w, s->u, b), u, n);
+  for (int64_t i = 0; i < rank; i++) {
+    for (int64_t j = 0; j <= i; j++) {
+      double both = micak_dot(MICA_F64, c + i * n, c + j * n, n) / damping;
+      small[i * rank + j] = small[j * rank + i] = both + (c[i * n + s->columns[j]] + c[j * n + s->columns[i]]) / 2;
+    }
+    y[i] = micak_dot(MICA_F64, c + i * n, u, n) / (damping * damping);
+  }
+  s->iterations[b] = (int32_t)rank;
+  int solved = micak_solve_transposed(small, y, rank);
+  micak_combine(MICA_F64, u, 0, u, 1 / damping, n);
+  for (int64_t i = 0; solved && i < rank; i++) micak_combine(MICA_F64, u, -y[i], c + i * n, 1, n);
+  micak_from_double(w->dtype, u, vector(w, s->v, b), n);
+  micak_combine(w->dtype, vector(w, s->p, b), 1, vector(w, s->v, b), 0, n);
+  if (!solved) s->iterations[b] = 0;
+}
+
+/* the residual, by a product with the matrix itself */
+static void nystroem_end(const work *w, int64_t b) {
+  solve *s = w->s;
+  damp(w, b);
+  micak_combine(w->dtype, vector(w, s->r, b), -1, vector(w, s->q, b), 1, s->n);
+  if (s->uu[b] > 0 && s->iterations[b] > 0)
+    measure(w, b, micak_dot(w->dtype, vector(w, s->r, b), vector(w, s->r, b), s->n));
+}
+
+/* row `at` of every task's matrix into row `to` of `rows` */
+static mica_status matrix_row(const micah_adapt_run *r, int64_t at, int64_t to, int64_t rows) {
   solve *s = r->s->solve;
   int64_t size = (int64_t)mica_dtype_size(r->x->dtype);
+  memset(s->p, 0, (size_t)(s->tasks * s->n * size));
+  for (int64_t b = 0; b < s->tasks; b++) micak_add_one(r->x->dtype, s->p + (b * s->n + at) * size, 1);
+  mica_status status = product(r, s->p, s->q);
+  for (int64_t b = 0; status >= 0 && b < s->tasks; b++)
+    micak_to_double(r->x->dtype, s->q + b * s->n * size, s->matrix + (b * rows + to) * s->n, s->n);
+  return status;
+}
+
+static mica_status run_nystroem(const micah_adapt_run *r) {
+  solve *s = r->s->solve;
+  int64_t rank = r->a->options.iterations;
   mica_status status = MICA_OK;
-  for (int64_t i = 0; status >= 0 && i < s->n; i++) {
-    memset(s->p, 0, (size_t)(s->tasks * s->n * size));
-    for (int64_t b = 0; b < s->tasks; b++) micak_add_one(r->x->dtype, s->p + (b * s->n + i) * size, 1);
-    status = product(r, s->p, s->q);
-    for (int64_t b = 0; status >= 0 && b < s->tasks; b++)
-      micak_to_double(r->x->dtype, s->q + b * s->n * size, s->matrix + (b * s->n + i) * s->n, s->n);
-  }
+  for (int64_t i = 0; status >= 0 && i < rank; i++) status = matrix_row(r, s->columns[i], i, rank);
+  if (status < 0) return status;
+  each_task(r, nystroem_task);
+  status = product(r, s->p, s->q);
+  if (status >= 0) each_task(r, nystroem_end);
+  return status;
+}
+
+static mica_status run_dense(const micah_adapt_run *r) {
+  solve *s = r->s->solve;
+  mica_status status = MICA_OK;
+  for (int64_t i = 0; status >= 0 && i < s->n; i++) status = matrix_row(r, i, i, s->n);
   if (status >= 0) each_task(r, dense_task);
   return status;
 }
@@ -278,7 +351,8 @@ static void finish(const work *w, int64_t b) {
 }
 
 mica_status micah_adapt_solve_back(const micah_adapt_run *r) {
-  static mica_status (*const solvers[])(const micah_adapt_run *) = { run_cg, run_neumann, run_dense };
+  static mica_status (*const solvers[])(const micah_adapt_run *) = { run_cg, run_neumann, run_dense,
+                                                                    run_nystroem };
   const mica_wire none = { .data = NULL };
   solve *s = r->s->solve;
   s->tasks = micah_rows(r->x, r->x->program->entries[r->entry].level);

@@ -40,7 +40,9 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   for (int i = 0; i < a->op.n_operands; i++) {
     const micah_adapt_operand *o = &a->operands[i];
     if (!(a->op.operands[i].role & MICA_IN)) continue;
-    if (o->kind == MICAH_ADAPT_CARRY || x->active[x->program->values[entry->binds[i].value].root])
+    /* looking one step ahead, nothing is wanted of where it starts */
+    int starts = o->kind == MICAH_ADAPT_CARRY && a->options.steps > 1;
+    if (starts || x->active[x->program->values[entry->binds[i].value].root])
       wants[options.n_wants++] = o->value;
   }
   mica_status status = micah_inner_executor(x, e, a->step, &options, &s->step);
@@ -48,7 +50,8 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   s->ring = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->ring);
   s->stretch = micah_region_alloc(region, a->n_carry, sizeof *s->stretch);
   s->back = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->back);
-  if (!s->ring || !s->stretch || !s->back) return MICA_ERR_MEMORY;
+  s->shown = micah_region_alloc(region, a->n_carry, sizeof *s->shown);
+  if (!s->ring || !s->stretch || !s->back || !s->shown) return MICA_ERR_MEMORY;
   int64_t tasks = micah_capacity(x, entry->level), size = (int64_t)mica_dtype_size(x->dtype);
   int64_t stride = micah_adapt_stride(&a->options);
   for (int32_t k = 0; k < a->n_carry; k++) {
@@ -64,6 +67,8 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   if (back && a->options.method == MICA_ADAPT_IMPLICIT && (status = micah_adapt_solve_create(x, e, s)) < 0)
     return status;
   if (back && a->options.method == MICA_ADAPT_FORWARD && (status = micah_adapt_tangent_create(x, e, s)) < 0)
+    return status;
+  if (back && a->options.method == MICA_ADAPT_ZERO_ORDER && (status = micah_adapt_trial_create(x, e, s)) < 0)
     return status;
   mica_memory memory;
   status = mica_executor_memory(s->step, &memory);
@@ -172,9 +177,23 @@ static mica_status step_up(const micah_adapt_run *r, int64_t k, int64_t stretch,
 
 /* ---- faces ---- */
 
+/* show theta_k to the caller's data */
+static mica_status ask_data(const micah_adapt_run *r, int64_t k) {
+  const mica_adapt_options *o = &r->a->options;
+  if (!o->data) return MICA_OK;
+  mica_wire *now = r->s->shown;
+  for (int32_t j = 0; j < r->a->n_carry; j++) {
+    now[j] = k ? theta(r, j, k, -1) : micah_adapt_wire(r, r->a->carry[j].in, MICA_V, 0);
+    now[j].dtype = r->x->dtype, now[j].stride[0] = 1;
+    if (now[j].task_stride < 0) now[j].task_stride = r->a->carry[j].count;
+  }
+  return o->data(o->data_user, k, micah_rows(r->x, r->x->program->entries[r->entry].level), r->a->n_carry, now);
+}
+
 static mica_status sweep_down(const micah_adapt_run *r) {
   mica_status status = MICA_OK;
-  for (int64_t k = 0; status >= 0 && k < r->a->options.steps; k++) status = step_down(r, k, -1, 1);
+  for (int64_t k = 0; status >= 0 && k < r->a->options.steps; k++)
+    if ((status = ask_data(r, k)) >= 0) status = step_down(r, k, -1, 1);
   return status;
 }
 
@@ -207,6 +226,7 @@ mica_status micah_adapt_face(mica_executor *x, int32_t e, int face) {
     if (face == MICA_FORWARD) status = sweep_down(&r);
     else if (a->options.method == MICA_ADAPT_IMPLICIT) status = micah_adapt_solve_back(&r);
     else if (a->options.method == MICA_ADAPT_FORWARD) status = micah_adapt_tangent_back(&r);
+    else if (a->options.method == MICA_ADAPT_ZERO_ORDER) status = micah_adapt_trial_back(&r);
     else status = sweep_up(&r);
   }
   if (status >= 0) return MICA_OK;

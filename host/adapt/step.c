@@ -126,6 +126,31 @@ static mica_status gradients(maker *m, mica_value *g, mica_value *loss) {
   return MICA_OK;
 }
 
+static mica_value matmul(mica_program *p, const char *path, const char *set, mica_value a, mica_value b) {
+  mica_bind binds[] = { { "a", a }, { "b", b } };
+  return mica_program_op(p, path, "matmul", set, 2, binds);
+}
+
+/* left g right^T; a vector is one column */
+static mica_value precondition(maker *m, int32_t trained, mica_value g) {
+  mica_program *p = m->p;
+  const micah_value *v = &m->loss->values[m->step->trained[trained]];
+  if (v->rank < 1 || v->rank > 2)
+    return micah_fail(p, MICA_ERR_SHAPE, "block: '%s' has rank %d, expected a matrix or a vector", v->name, v->rank);
+  const char *ports[] = { "left", "right" };
+  mica_value side[2] = { -1, -1 };
+  for (int i = 0; i < v->rank; i++) {
+    int64_t square[] = { v->shape[i], v->shape[i] };
+    char *name = micah_join(p, ports[i], v->name);
+    if (!name) return MICA_ERR_MEMORY;
+    side[i] = mica_program_input(p, name, MICA_F32, MICA_NO_AXIS, 2, square);
+  }
+  int64_t matrix[] = { v->shape[0], v->rank > 1 ? v->shape[1] : 1 };
+  g = matmul(p, micah_join(p, "left.product", v->name), NULL, side[0], mica_program_reshape(p, g, 2, matrix));
+  if (v->rank > 1) g = matmul(p, micah_join(p, "right.product", v->name), "tb=1", g, side[1]);
+  return flat(p, mica_program_reshape(p, g, v->rank, v->shape));
+}
+
 static mica_status output(maker *m, const char *prefix, const char *name, mica_value value, const micah_value *like) {
   if (like) value = mica_program_reshape(m->p, value, like->rank, like->shape);
   char *full = micah_join(m->p, prefix, name);
@@ -183,6 +208,12 @@ static mica_status make_step(maker *m) {
     const micah_value *v = &m->loss->values[s->trained[i]];
     mica_value in[MICAH_STATES] = { -1, -1, -1, -1 }, out[MICAH_STATES] = { -1, -1, -1, -1 };
     char *names[MICAH_STATES] = { NULL };
+    if (m->o->every) {
+      mica_bind x = { "x", flat(p, bound(m, v->name)) };
+      mica_value copy = mica_program_op(p, micah_join(p, "theta", v->name), "scale", NULL, 1, &x);
+      if ((status = output(m, "theta", v->name, copy, v)) < 0) return status;
+    }
+    if (m->o->block && (g[i] = precondition(m, i, g[i])) < 0) return g[i];
     if (m->o->first_order) {
       mica_bind x = { "x", g[i] };
       g[i] = mica_program_op(p, micah_join(p, "stop", v->name), "stop", NULL, 1, &x);

@@ -12,7 +12,8 @@
 
 static const mica_key keys[] = {
   KEY(steps, MICA_KEY_INT, "1", 1, 1 << 20, NULL, "steps of the inner loop, on the support of each task"),
-  KEY(method, MICA_KEY_CHOICE, "unrolled", 0, 0, "unrolled|first_order|reptile|truncated|implicit|forward",
+  KEY(method, MICA_KEY_CHOICE, "unrolled", 0, 0,
+      "unrolled|first_order|reptile|truncated|implicit|forward|bootstrapped|zero_order",
       "how the gradient goes back through the inner loop"),
   KEY(update, MICA_KEY_CHOICE, "sgd", 0, 0, "sgd|momentum|adam", "inner update"),
   KEY(lr, MICA_KEY_REAL, "0.01", 0, 1e3, NULL, "inner learning rate, where it starts when it is learned"),
@@ -31,12 +32,18 @@ static const mica_key keys[] = {
   KEY(checkpoints, MICA_KEY_BOOL, "no", 0, 0, NULL,
       "keep about sqrt(steps) of the inner weights and step through again between them. changes no bit"),
   KEY(last, MICA_KEY_INT, "1", 1, 1 << 20, NULL, "truncated: steps that the gradient goes back through"),
-  KEY(solver, MICA_KEY_CHOICE, "cg", 0, 0, "cg|neumann|dense", "implicit: solver"),
-  KEY(iterations, MICA_KEY_INT, "5", 1, 1 << 20, NULL, "implicit: most steps of cg, terms of neumann"),
+  KEY(solver, MICA_KEY_CHOICE, "cg", 0, 0, "cg|neumann|dense|nystroem", "implicit: solver"),
+  KEY(iterations, MICA_KEY_INT, "5", 1, 1 << 20, NULL,
+      "implicit: most steps of cg, terms of neumann, columns of nystroem"),
   KEY(tolerance, MICA_KEY_REAL, "0", 0, 1, NULL,
       "implicit: relative residual that a task must reach, else it adds nothing; 0: all iterations, all tasks"),
   KEY(damping, MICA_KEY_REAL, "0", 0, 1e6, NULL, "implicit: added to the diagonal"),
   KEY(neumann_rate, MICA_KEY_REAL, "0.1", 1e-30, 1e6, NULL, "implicit: step of neumann"),
+  KEY(further, MICA_KEY_INT, "5", 1, 1 << 20, NULL,
+      "bootstrapped: steps beyond the adapted weights, to the target that these are drawn to"),
+  KEY(directions, MICA_KEY_INT, "16", 1, 1 << 20, NULL, "zero_order: random directions, each tried both ways"),
+  KEY(sigma, MICA_KEY_REAL, "1e-3", 1e-12, 1e3, NULL, "zero_order: step along a direction"),
+  KEY(direction, MICA_KEY_CHOICE, "normal", 0, 0, "normal|sign", "zero_order: numbers of a direction"),
 };
 
 mica_status micah_inner_fill(micah_section *root, micah_inner_settings *out) {
@@ -56,12 +63,17 @@ mica_status micah_inner_fill(micah_section *root, micah_inner_settings *out) {
   if (out->method == MICAH_INNER_IMPLICIT && !(out->proximal > 0))
     return micah_config_error(section, "method", MICA_ERR_CONFIG, "the solution of the inner problem does not depend "
                               "on the initial weights; the implicit method needs inner.proximal above 0");
+  if (out->method == MICAH_INNER_IMPLICIT && out->solver == MICA_SOLVE_NYSTROEM && !(out->damping > 0))
+    return micah_config_error(section, "damping", MICA_ERR_CONFIG, "nystroem needs a damping above 0");
   if (out->method == MICAH_INNER_IMPLICIT && out->learn_rates)
     return micah_config_error(section, "learn_rates", MICA_ERR_CONFIG,
                               "the solution of the inner problem does not depend on the rates; use another method");
   if (out->method == MICAH_INNER_TRUNCATED && out->last > out->steps)
     return micah_config_error(section, "last", MICA_ERR_CONFIG, "last is %lld, expected at most steps, %lld",
                               (long long)out->last, (long long)out->steps);
+  if (out->method == MICAH_INNER_BOOTSTRAPPED && out->per_step && out->further != out->steps)
+    return micah_config_error(section, "further", MICA_ERR_CONFIG, "with other rates in every step, further steps are "
+                              "as many, %lld; got %lld", (long long)out->steps, (long long)out->further);
   /* these leave the starting values without a gradient: by name, never by accident */
   if (((out->method == MICAH_INNER_TRUNCATED && out->last < out->steps) || out->method == MICAH_INNER_FORWARD) &&
       !learned)
@@ -223,6 +235,21 @@ static mica_value op(mica_program *p, const char *path, const char *name, const 
   return mica_program_op(p, path, name, set, b < 0 ? 1 : 2, binds);
 }
 
+/* sum (-1: none yet) + |a - b|^2 */
+static mica_value add_distance(mica_program *p, const char *path, mica_value a, mica_value b, mica_value sum) {
+  int64_t one = 1;
+  mica_value square = op(p, path, "square", NULL, op(p, path, "sub", NULL, a, b), -1);
+  mica_value part = mica_program_reshape(p, op(p, path, "sum", "axis=all", square, -1), 0, &one);
+  return part < 0 || sum < 0 ? part : op(p, path, "add", NULL, sum, part);
+}
+
+/* rows with their own values, and with the gradient of half of `sum` in each */
+static mica_value gradient_of(mica_program *p, const char *path, mica_value sum, mica_value rows) {
+  sum = op(p, path, "scale", "alpha=0.5", sum, -1);
+  mica_value nothing = op(p, path, "sub", NULL, sum, op(p, path, "stop", NULL, sum, -1));
+  return op(p, path, "add", NULL, op(p, path, "stop", NULL, rows, -1), nothing);
+}
+
 /* rows whose sum, over the tasks' rows, has Reptile's direction as its gradient and the query's loss as its value: half
  * the squared distance to the adapted weights, less its own value */
 static mica_value reptile(builder *b, mica_value adapted, mica_value rows) {
@@ -231,29 +258,54 @@ static mica_value reptile(builder *b, mica_value adapted, mica_value rows) {
   for (int32_t i = 0; i < b->step->n_trained; i++) {
     mica_value_info info;
     char port[256], path[256];
-    int64_t one = 1;
     mica_status status = mica_program_info(b->inner, b->step->trained[i], &info);
     if (status < 0) return status;
     snprintf(port, sizeof port, "last.%s", b->step->carry[i].output);
     snprintf(path, sizeof path, "reptile.%s", info.name);
     mica_value start = mica_program_reshape(p, b->init[i], 1, &info.count);
-    mica_value end = op(p, path, "stop", NULL, mica_program_port(p, adapted, port), -1);
-    end = mica_program_reshape(p, end, 1, &info.count);
-    mica_value square = op(p, path, "square", NULL, op(p, path, "sub", NULL, start, end), -1);
-    mica_value part = mica_program_reshape(p, op(p, path, "sum", "axis=all", square, -1), 0, &one);
-    sum = sum < 0 ? part : op(p, path, "add", NULL, sum, part);
-    if (part < 0 || sum < 0) return part < 0 ? part : sum;
+    mica_value end = mica_program_reshape(p, mica_program_port(p, adapted, port), 1, &info.count);
+    if ((sum = add_distance(p, path, start, op(p, path, "stop", NULL, end, -1), sum)) < 0) return sum;
   }
-  sum = op(p, "reptile", "scale", "alpha=0.5", sum, -1);
-  mica_value nothing = op(p, "reptile", "sub", NULL, sum, op(p, "reptile", "stop", NULL, sum, -1));
-  return op(p, "reptile", "add", NULL, op(p, "reptile", "stop", NULL, rows, -1), nothing);
+  return gradient_of(p, "reptile", sum, rows);
+}
+
+/* bootstrapped meta-learning (Flennerhag et al. 2022): half the squared distance of the adapted weights to where
+ * further steps would take them, which is a constant */
+static mica_value bootstrapped(builder *b, const mica_adapt_options *options, mica_value adapted, mica_value rows) {
+  mica_program *p = b->g->program;
+  mica_adapt_options onward = *options;
+  onward.steps = b->job->settings.inner.further;
+  char port[256], path[256];
+  mica_bind *binds = micah_alloc(b->job->context, sizeof b->inside, "binds of an inner loop");
+  if (!binds) return MICA_ERR_MEMORY;
+  memcpy(binds, b->inside, sizeof b->inside);
+  for (int32_t i = 0; i < b->n_inside; i++)
+    for (int32_t k = 0; k < b->step->n_trained; k++) {
+      if (strcmp(binds[i].port, b->step->carry[k].input)) continue;
+      snprintf(port, sizeof port, "last.%s", b->step->carry[k].output);
+      binds[i].value = mica_program_port(p, adapted, port);
+    }
+  mica_value target = mica_program_adapt_step(p, "target", b->step, &onward, b->n_inside, binds), sum = -1;
+  micah_free(b->job->context, binds, sizeof b->inside);
+  for (int32_t i = 0; target >= 0 && i < b->step->n_trained; i++) {
+    mica_value_info info;
+    mica_status status = mica_program_info(b->inner, b->step->trained[i], &info);
+    if (status < 0) return status;
+    snprintf(port, sizeof port, "last.%s", b->step->carry[i].output);
+    snprintf(path, sizeof path, "target.%s", info.name);
+    mica_value here = mica_program_reshape(p, mica_program_port(p, adapted, port), 1, &info.count);
+    mica_value there = mica_program_reshape(p, mica_program_port(p, target, port), 1, &info.count);
+    if ((sum = add_distance(p, path, here, op(p, path, "stop", NULL, there, -1), sum)) < 0) return sum;
+  }
+  return target < 0 ? target : gradient_of(p, "target", sum, rows);
 }
 
 static mica_status build_all(builder *b) {
   const micah_inner_settings *s = &b->job->settings.inner;
   static const char *const updates[] = { "sgd", "momentum", "adam" };
   static const int32_t methods[] = { MICA_ADAPT_UNROLLED, MICA_ADAPT_UNROLLED, MICA_ADAPT_UNROLLED,
-                                     MICA_ADAPT_TRUNCATED, MICA_ADAPT_IMPLICIT, MICA_ADAPT_FORWARD };
+                                     MICA_ADAPT_TRUNCATED, MICA_ADAPT_IMPLICIT, MICA_ADAPT_FORWARD,
+                                     MICA_ADAPT_UNROLLED, MICA_ADAPT_ZERO_ORDER };
   mica_status status = make_model(b->job, b->t, 1, &b->inner);
   if (status >= 0) status = make_model(b->job, b->t, 0, &b->outer);
   if (status < 0) return status;
@@ -271,6 +323,7 @@ static mica_status build_all(builder *b) {
   adapt.steps = s->steps, adapt.method = methods[s->method], adapt.last = s->last, adapt.checkpoints = s->checkpoints;
   adapt.solver = (int32_t)s->solver, adapt.iterations = s->iterations, adapt.tolerance = s->tolerance;
   adapt.damping = s->damping, adapt.rate = s->neumann_rate;
+  adapt.directions = s->directions, adapt.sigma = s->sigma, adapt.direction = (int32_t)s->direction;
   mica_program *p = b->g->program;
   mica_value adapted = mica_program_adapt_step(p, "inner", b->step, &adapt, b->n_inside, b->inside);
   if (adapted < 0) return adapted;
@@ -286,6 +339,7 @@ static mica_status build_all(builder *b) {
   b->g->prediction = mica_program_port(p, result, "prediction");
   b->g->loss = mica_program_port(p, result, "loss");
   if (s->method == MICAH_INNER_REPTILE) b->g->loss = reptile(b, adapted, b->g->loss);
+  if (s->method == MICAH_INNER_BOOTSTRAPPED) b->g->loss = bootstrapped(b, &adapt, adapted, b->g->loss);
   return b->g->loss < 0 ? b->g->loss : b->g->prediction < 0 ? b->g->prediction : MICA_OK;
 }
 

@@ -10,13 +10,13 @@
 
 enum {
   MICAH_INNER_UNROLLED, MICAH_INNER_FIRST_ORDER, MICAH_INNER_REPTILE, MICAH_INNER_TRUNCATED, MICAH_INNER_IMPLICIT,
-  MICAH_INNER_FORWARD
+  MICAH_INNER_FORWARD, MICAH_INNER_BOOTSTRAPPED, MICAH_INNER_ZERO_ORDER
 };
 
 /* of micah_settings; steps 0: the model is trained as it is */
 typedef struct micah_inner_settings {
-  int64_t     steps, method, update, rates, last, solver, iterations;
-  double      lr, momentum, beta1, beta2, eps, proximal, tolerance, damping, neumann_rate;
+  int64_t     steps, method, update, rates, last, solver, iterations, further, directions, direction;
+  double      lr, momentum, beta1, beta2, eps, proximal, tolerance, damping, neumann_rate, sigma;
   const char *trained;
   int32_t     per_step, learn_rates, learn_proximal, checkpoints;
 } micah_inner_settings;

@@ -16,7 +16,7 @@ mica_status micah_conv_field(const char *model, const mica_field *fields, int32_
   }
   if (*at < 0)
     return mica_error(MICA_ERR_SHAPE, "model %s: the family has no field of images%s", model,
-                      role == MICA_FIELD_SUPPORT ? " to learn from; choose one with a support, as few_shot_images" : "");
+                      role == MICA_FIELD_SUPPORT ? " to learn from; few_shot_images has one" : "");
   if (fields[*at].rank != 3)
     return mica_error(MICA_ERR_SHAPE, "model %s: rows of '%s' have rank %d, expected images (height, width, channels)",
                       model, fields[*at].name, (int)fields[*at].rank);

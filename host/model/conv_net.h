@@ -1,5 +1,5 @@
-/* conv_net.h: the embedding of images that few-shot learners share (Vinyals et al. 2016): blocks of a 3 x 3 convolution,
- * batch norm over the task's rows, relu and a max pool of 2 x 2. */
+/* conv_net.h: the embedding of images that few-shot learners share (Vinyals et al. 2016): blocks of a 3 x 3
+ * convolution, batch norm over the task's rows, relu and a max pool of 2 x 2. */
 #ifndef MICAH_MODEL_CONV_NET_H
 #define MICAH_MODEL_CONV_NET_H
 
@@ -16,7 +16,8 @@ typedef struct micah_conv_config {
 #define MICAH_CONV_KEY(type, field, kind, value, lo, hi, choices, doc) \
   { #field, kind, offsetof(type, conv) + offsetof(micah_conv_config, field), value, lo, hi, choices, doc }
 #define MICAH_CONV_KEYS(type)                                                                                         \
-  MICAH_CONV_KEY(type, blocks, MICA_KEY_INT, "4", 0, MICAH_CONV_BLOCKS, NULL, "blocks of convolution, norm, relu, pool"), \
+  MICAH_CONV_KEY(type, blocks, MICA_KEY_INT, "4", 0, MICAH_CONV_BLOCKS, NULL,                                         \
+                 "blocks of convolution, norm, relu and pool"),                                                       \
   MICAH_CONV_KEY(type, channels, MICA_KEY_INT, "64", 1, 4096, NULL, "channels of every block"),                       \
   MICAH_CONV_KEY(type, pad, MICA_KEY_INT, "1", 0, 2, NULL, "zeros around the image of every convolution"),            \
   MICAH_CONV_KEY(type, norm, MICA_KEY_CHOICE, "batch", 0, 0, "batch|none",                                            \

@@ -1,5 +1,6 @@
-/* prototypical networks (Snell, Swersky, Zemel 2017): the mean embedding of each class of the support, and logits by the
- * distance of a query to it. euclid: -|q - c|^2 up to -|q|^2, which no softmax sees; cosine: temperature x cos(q, c). */
+/* prototypical networks (Snell, Swersky, Zemel 2017): the mean embedding of each class of the support, and logits by
+ * the distance of a query to it. euclid: -|q - c|^2 up to -|q|^2, which no softmax sees; cosine: temperature x
+ * cos(q, c). */
 #include <stdio.h>
 #include <string.h>
 

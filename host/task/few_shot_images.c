@@ -78,8 +78,8 @@ static mica_status open_family(const mica_family_env *env, const void *settings,
   if (status >= 0 && f->lake && f->drawn)
     status = mica_error(MICA_ERR_CONFIG, "family %s: test: lake_runs needs path, the folder of Omniglot", name);
   if (status >= 0 && f->lake && (f->ways != 20 || f->shots != 1 || f->queries != 1))
-    status = mica_error(MICA_ERR_CONFIG, "family %s: Lake's runs have ways 20, shots 1, queries 1; got %lld, %lld, %lld",
-                        name, (long long)f->ways, (long long)f->shots, (long long)f->queries);
+    status = mica_error(MICA_ERR_CONFIG, "family %s: Lake's runs have ways 20, shots 1, queries 1; got %lld, %lld, "
+                        "%lld", name, (long long)f->ways, (long long)f->shots, (long long)f->queries);
   if (status >= 0 && f->shots + f->queries > drawings)
     status = mica_error(MICA_ERR_CONFIG, "family %s: shots + queries is %lld, expected at most %lld, the drawings of a "
                         "class", name, (long long)(f->shots + f->queries), (long long)drawings);

@@ -93,7 +93,8 @@ static mica_status read_index(const char *folder, int64_t split, int32_t test, m
 
 mica_status micah_images_open(const char *folder, int64_t split, int32_t test, int runs, micah_images *m) {
   static const char *const names[] = { "omniglot28_background_u8.npy", "omniglot28_evaluation_u8.npy" };
-  static const int64_t shape[] = { -1, SIDE, SIDE }, run_shape[] = { 20, 2, 20, SIDE, SIDE }, label_shape[] = { 20, 20 };
+  static const int64_t shape[] = { -1, SIDE, SIDE }, run_shape[] = { 20, 2, 20, SIDE, SIDE };
+  static const int64_t label_shape[] = { 20, 20 };
   int64_t rows;
   mica_status status = MICA_OK;
   memset(m, 0, sizeof *m);

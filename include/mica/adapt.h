@@ -19,15 +19,30 @@ enum {
   MICA_ADAPT_TRUNCATED,          /* through the last `last` steps only (Shaban et al. 2019); the starting values get no
                                   * cotangent unless last >= steps */
   MICA_ADAPT_IMPLICIT,           /* at F(theta, phi) = 0: a linear solve a task (Rajeswaran et al. 2019) */
-  MICA_ADAPT_FORWARD             /* exact: tangents of a few numbers carried along, none for the starting values */
+  MICA_ADAPT_FORWARD,            /* exact: tangents of a few numbers carried along, none for the starting values */
+  MICA_ADAPT_ZERO_ORDER          /* an estimate without derivatives of the steps: antithetic differences of the last
+                                  * values along random directions (Salimans et al. 2017; Spall 1992). unbiased where
+                                  * those are quadratic, or as sigma goes to 0; variance falls as 1 / directions */
 };
 
 /* solvers of the implicit method for (dF/dtheta + damping)^T v = u, each task by itself */
 enum {
   MICA_SOLVE_CG,                 /* conjugate gradients: dF/dtheta symmetric and positive definite, as of a minimum */
   MICA_SOLVE_NEUMANN,            /* v = rate x the sum over j < iterations of (1 - rate (dF/dtheta + damping))^j u */
-  MICA_SOLVE_DENSE               /* the whole matrix and its factors; small theta, any matrix that has an inverse */
+  MICA_SOLVE_DENSE,              /* the whole matrix and its factors; small theta, any matrix that has an inverse */
+  MICA_SOLVE_NYSTROEM            /* `iterations` columns stand for the matrix: (C S^-1 C^T + damping)^-1 u with S the
+                                  * rows of those columns; symmetric, damping > 0 (Hataya and Yamada 2023). exact where
+                                  * the matrix has no larger rank */
 };
+
+/* directions of zero order */
+enum { MICA_DIRECTION_NORMAL, MICA_DIRECTION_SIGN };
+
+/* called before step k of every forward run, on the thread that runs it: theta[j] holds the j-th carry (tasks, numbers)
+ * as it is now. it may write what the step reads next: inputs that are bound as parts of every step, whose k-th part
+ * must then stay as it is until the backward pass. constants to the gradient. */
+typedef mica_status (*mica_adapt_data_fn)(void *user, int64_t step, int64_t tasks, int32_t n_carry,
+                                          const mica_wire *theta);
 
 typedef struct mica_adapt_options {
   size_t              size;      /* sizeof(mica_adapt_options) */
@@ -44,9 +59,17 @@ typedef struct mica_adapt_options {
    * `iterations` steps, all of them used */
   double              tolerance;
   double              damping, rate;
+  /* zero order: pairs of runs; step along each; MICA_DIRECTION_*. a task's directions follow from its cotangents, so
+   * that no packing changes them */
+  int64_t             directions;
+  double              sigma;
+  int32_t             direction;
+  mica_adapt_data_fn  data;      /* NULL: all data are bound */
+  void               *data_user;
 } mica_adapt_options;
 #define MICA_ADAPT_OPTIONS_INIT                                                                                       \
-  { sizeof(mica_adapt_options), 1, MICA_ADAPT_UNROLLED, 0, 1, NULL, MICA_SOLVE_CG, 20, 1e-6, 0, 0.1 }
+  { sizeof(mica_adapt_options), 1, MICA_ADAPT_UNROLLED, 0, 1, NULL, MICA_SOLVE_CG, 20, 1e-6, 0, 0.1, 16, 1e-3,        \
+    MICA_DIRECTION_NORMAL, NULL, NULL }
 
 /* append an inner loop. binds name the step program's inputs and parameters as in mica_program_call; a value with one
  * more dim in front, of size `steps`, gives step k its k-th part. carry pairs as in mica_program_scan: a step input or
@@ -78,11 +101,14 @@ typedef struct mica_step_options {
   int32_t     rates;             /* MICA_RATE_* */
   int32_t     first_order;       /* 1: derivatives stop at the gradient, by name and not by accident (FOMAML) */
   int32_t     proximal;          /* 1: the loss has proximal / 2 |theta - anchor|^2 added (Rajeswaran et al. 2019) */
+  int32_t     every;             /* 1: outputs theta.<parameter> too, before the step: an adapt entry gives all */
+  int32_t     block;             /* 1: gradients g (O,I) become left g right^T by inputs left.<parameter> (O,O) and
+                                  * right.<parameter> (I,I); of vectors, left g (Park and Oliva 2019) */
   double      momentum;          /* of "momentum": m' = momentum m + g, theta' = theta - rate m' */
   double      beta1, beta2, eps; /* of "adam", whose root is of (v + eps^2), differentiable at 0 */
 } mica_step_options;
 #define MICA_STEP_OPTIONS_INIT                                                                                        \
-  { sizeof(mica_step_options), "sgd", "all", MICA_RATE_ONE, 0, 0, 0.9, 0.9, 0.999, 1e-8 }
+  { sizeof(mica_step_options), "sgd", "all", MICA_RATE_ONE, 0, 0, 0, 0, 0.9, 0.9, 0.999, 1e-8 }
 
 /* a step program and what an adapt entry must know of it */
 typedef struct mica_step {

@@ -16,6 +16,14 @@ static inline size_t micak_sum_scratch(const mica_wire *w, int64_t tasks, int64_
   return (size_t)(2 * ((tasks + chunk - 1) / chunk) * cells) * sizeof(double);
 }
 
+/* tasks of a part where rows are added to a table of V rows by index: a part's table is no larger than what is read for it
+ * where tasks have some rows */
+static inline int64_t micak_index_chunk(int64_t V) {
+  int64_t chunk = SUM_CHUNK;
+  while (chunk < V / 2 && chunk < 4096) chunk *= 2;
+  return chunk;
+}
+
 #ifdef MICA_HAVE_CUDA
 #define CUDA_PROTO_(op, face) \
   mica_status micak_##op##_##face##_cuda(const mica_exec *exec, const void *args, int64_t first, int64_t count)

@@ -207,7 +207,7 @@ static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_co
   const int32_t cells = mode == MAP_ALL ? 1 : job.C;
   for (int64_t n = blockIdx.y;; n += gridDim.y) {
     sum_part part;
-    int      found = sum_chunk(job.out[0], job.B, n, part);
+    int      found = sum_chunk(F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1], job.B, n, part);
     if (found < 0) return;
     if (!found) continue;
     for (int32_t first = (int32_t)(blockIdx.x * blockDim.x); first < cells; first += (int32_t)(gridDim.x * blockDim.x)) {
@@ -294,17 +294,15 @@ static mica_status map_run_each(const char *name, map_job<F> job, const F &f, vo
                       dim3(wide, tasks), 0, stream, job, f);
 }
 
-/* run any map; scratch as sum_scratch (common/cuda.h) of the output says */
+/* run a map whose output lacks rows, columns or both (MAP_*); scratch as micak_sum_scratch (common/cuda.h) of the outputs
+ * says. with two outputs either may be absent, or both have the same slots */
 template <class F>
-static mica_status map_run(const char *name, const map_job<F> &job, const F &f, const mica_exec *exec) {
-  const plane &w = job.out[0];
-  const bool   row = job.out_rows == 1 && job.R != 1 && !w.offsets, col = job.out_cols == 1 && job.C != 1;
-  if (!row && !col) return map_run_each(name, job, f, exec->stream);
+static mica_status map_run_sum(const char *name, const map_job<F> &job, const F &f, int mode, const mica_exec *exec) {
+  const plane &w = F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1];
   if (!w.data || job.B <= 0) return MICA_OK;
   mica_status status = map_check(name, job);
   if (status < 0) return status;
-  const int mode = !col ? MAP_ROWS : !row ? MAP_COLUMNS : MAP_ALL;
-  double   *scratch = static_cast<double *>(exec->scratch);
+  double *scratch = static_cast<double *>(exec->scratch);
   if (mode == MAP_COLUMNS) {
     const unsigned lanes = plane_power(job.C, 1, 32), rows = MAP_THREADS / lanes;
     return micak_launch(name, map_sum<F>,
@@ -316,8 +314,15 @@ static mica_status map_run(const char *name, const map_job<F> &job, const F &f, 
   status = micak_launch(name, map_sum<F>, dim3(micak_blocks(cells, wide), sum_chunks(w, job.B)),
                         dim3(wide, MAP_THREADS / wide), 0, exec->stream, job, f, mode, scratch);
   for (int o = 0; o < F::OUTPUTS && status >= 0; o++)
-    if (job.out[o].data) status = sum_finish(name, job.out[o], job.B, cells, o * cells, F::OUTPUTS * cells, cells, exec);
+    status = sum_finish(name, job.out[o], job.B, cells, o * cells, F::OUTPUTS * cells, cells, exec);
   return status;
+}
+/* run any map */
+template <class F>
+static mica_status map_run(const char *name, const map_job<F> &job, const F &f, const mica_exec *exec) {
+  const bool row = job.out_rows == 1 && job.R != 1 && !job.out[0].offsets, col = job.out_cols == 1 && job.C != 1;
+  if (!row && !col) return map_run_each(name, job, f, exec->stream);
+  return map_run_sum(name, job, f, !col ? MAP_ROWS : !row ? MAP_COLUMNS : MAP_ALL, exec);
 }
 
 #endif

@@ -51,11 +51,12 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     if (!plane_leads(w, b)) continue;
     const int32_t *slot = w.slot;
     if (b + chunk >= tasks || (slot && slot[b + chunk] != slot[b]) || (!slot && (w.offsets || w.task))) continue;
-    char *out = plane_task(w, b);
-    for (int64_t first = (int64_t)blockIdx.x * 32; first < n; first += (int64_t)gridDim.x * 32) {
+    char         *out = plane_task(w, b);
+    const int64_t own = w.offsets ? (int64_t)(w.offsets[b + 1] - w.offsets[b]) * C : n; /* packed: its own rows */
+    for (int64_t first = (int64_t)blockIdx.x * 32; first < own; first += (int64_t)gridDim.x * 32) {
       const int64_t cell = first + t % 32;
       double        sum = 0;
-      for (int64_t k = b + (int64_t)lane * chunk; cell < n && k < tasks && (!slot || slot[k] == slot[b]);
+      for (int64_t k = b + (int64_t)lane * chunk; cell < own && k < tasks && (!slot || slot[k] == slot[b]);
            k += (int64_t)LANES * chunk)
         sum += scratch[sum_place(k, b, chunk) * cells + from + cell];
       partial[t] = sum;
@@ -64,7 +65,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
         if (t < half) partial[t] += partial[t + half];
         __syncthreads();
       }
-      if (t < 32 && cell < n) {
+      if (t < 32 && cell < own) {
         int64_t r = cell / C, c = cell - r * C;
         plane_put(w, out, r * w.row + c * w.col, partial[t], w.add);
       }

@@ -85,12 +85,18 @@ static inline float *memory_load(const memory_view *v, int64_t at, int64_t n, in
   *ld_out = ld;
   return to;
 }
-static void memory_store(const memory_view *v, int64_t at, int64_t n, int64_t cols, const float *from, int64_t ld) {
-  for (int64_t r = 0; r < n; r++, from += ld) micak_row_done(v, at + r, cols, from);
+static void memory_store(const memory_view *v, int64_t at, int64_t rows, int64_t cols, const float *from, int64_t ld) {
+  for (int64_t r = 0; r < rows; r++, from += ld) {
+    float *to = v->at + (at + r) * v->row;
+    if (v->col != 1) micak_row_done(v, at + r, cols, from);
+    else if (v->add) MICAK_COLUMNS(cols, micak_st(to + c, micak_ld(to + c, n) + micak_ld(from + c, n), n););
+    else MICAK_COLUMNS(cols, micak_st(to + c, micak_ld(from + c, n), n););
+  }
 }
 
 #include "common/memory_chunk.inc"
 #include "common/memory_steps.inc"
+#include "common/memory_short.h"
 
 /* ---- products: tiles of gemm.h. what is zero in a triangle is skipped by whole row tiles; a zero term changes no bit
  * of a finite sum ---- */
@@ -119,8 +125,11 @@ static mica_status memory_run(const mica_exec *exec, const micak_memory *m, int 
   micak_memory_layout_of(m, face, VW, &layout);
   for (int64_t u = first; u < first + count; u++) {
     int64_t h = u % m->H, b = u / m->H;
-    for (int64_t task = sums ? 0 : b; task < (sums ? m->B : b + 1); task++)
-      memory_pair_run(m, &layout, face, task, h, exec->scratch);
+    for (int64_t task = sums ? 0 : b; task < (sums ? m->B : b + 1); task++) {
+      memory_pair w = memory_pair_of(m, &layout, face, task, h, exec->scratch);
+      if (memory_is_short(&w)) memory_short(&w);
+      else memory_pair_run(&w);
+    }
   }
   return MICA_OK;
 }

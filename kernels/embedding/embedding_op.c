@@ -1,4 +1,5 @@
 /* table of embedding */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "embedding/embedding_internal.h"
@@ -28,6 +29,11 @@ static void split_backward_jvp(const void *args, mica_split *split) {
   split_table(a, &a->w.td, split);
 }
 
+CUDA_SPLIT(cuda_split_backward, mica_embedding_args,
+           micak_sum_scratch(&a->w.d, a->B, a->V * a->C, micak_index_chunk(a->V)))
+CUDA_SPLIT(cuda_split_backward_jvp, mica_embedding_args,
+           micak_sum_scratch(&a->w.td, a->B, a->V * a->C, micak_index_chunk(a->V)))
+
 static void embedding_cost(const void *args, int face, double *flop, double *bytes) {
   const mica_embedding_args *a = args;
   double n = (double)micak_all_rows(a->tokens.offsets, a->B, a->R) * (double)a->C;
@@ -51,12 +57,15 @@ CPU_DISPATCH(embedding_backward)
 CPU_DISPATCH(embedding_jvp)
 CPU_DISPATCH(embedding_backward_jvp)
 REF_PROTOS(embedding);
+CUDA_PROTOS(embedding)
 static const mica_kernel embedding_kernels[] = {
   REF_KERNELS(embedding),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_embedding_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_embedding_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_embedding_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_embedding_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(embedding, MICA_F32, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(embedding, MICA_BF16, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
 };
 static const mica_case embedding_cases[] = {
   { "B=3 R=7 V=5 C=33", MICA_CASE_PACKED },

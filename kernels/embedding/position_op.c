@@ -1,4 +1,5 @@
 /* table of position_add */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "embedding/embedding_internal.h"
@@ -66,6 +67,7 @@ CPU_DISPATCH(position_add_jvp)
 CPU_DISPATCH(position_add_backward_jvp)
 CPU_DISPATCH(position_add_backward_jvp_table)
 REF_PROTOS(position_add);
+CUDA_PROTOS(position_add)
 static const mica_kernel position_kernels[] = {
   REF_KERNELS(position_add),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_position_add_forward_cpu, split_forward },
@@ -74,6 +76,8 @@ static const mica_kernel position_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_position_add_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_position_add_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_position_add_backward_jvp_table_cpu, split_backward_jvp_table },
+  CUDA_KERNELS(position_add, MICA_F32)
+  CUDA_KERNELS(position_add, MICA_BF16)
 };
 static const mica_case position_cases[] = {
   { "B=3 R=7 P=50 C=33", MICA_CASE_PACKED },

@@ -1,4 +1,5 @@
 /* table of cross_entropy */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "loss/loss_internal.h"
@@ -52,12 +53,15 @@ CPU_DISPATCH(cross_entropy_backward)
 CPU_DISPATCH(cross_entropy_jvp)
 CPU_DISPATCH(cross_entropy_backward_jvp)
 REF_PROTOS(cross_entropy);
+CUDA_PROTOS(cross_entropy)
 static const mica_kernel cross_entropy_kernels[] = {
   REF_KERNELS(cross_entropy),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_cross_entropy_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_cross_entropy_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_cross_entropy_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_cross_entropy_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS(cross_entropy, MICA_F32)
+  CUDA_KERNELS(cross_entropy, MICA_BF16)
 };
 static const mica_case cross_entropy_cases[] = {
   { "B=3 R=7 C=33 target=none", MICA_CASE_PACKED },

@@ -1,4 +1,5 @@
 /* table of mse */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "loss/loss_internal.h"
@@ -50,12 +51,15 @@ CPU_DISPATCH(mse_backward)
 CPU_DISPATCH(mse_jvp)
 CPU_DISPATCH(mse_backward_jvp)
 REF_PROTOS(mse);
+CUDA_PROTOS(mse)
 static const mica_kernel mse_kernels[] = {
   REF_KERNELS(mse),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_mse_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_mse_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_mse_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_mse_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS(mse, MICA_F32)
+  CUDA_KERNELS(mse, MICA_BF16)
 };
 static const mica_case mse_cases[] = {
   { "B=3 R=7 C=33", MICA_CASE_PACKED },

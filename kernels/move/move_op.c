@@ -1,4 +1,5 @@
 /* tables of concat, slice, transpose, gather and scatter_add */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "move/move_internal.h"
@@ -24,6 +25,7 @@
   CPU_DISPATCH(name##_backward)                                                                              \
   CPU_DISPATCH(name##_jvp)                                                                                   \
   CPU_DISPATCH(name##_backward_jvp)                                                                          \
+  CUDA_PROTOS(name)                                                                                          \
   REF_PROTOS(name);                                                                                          \
   static const mica_kernel name##_kernels[] = {                                                              \
     REF_KERNELS(name),                                                                                       \
@@ -31,6 +33,7 @@
     { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_##name##_backward_cpu, name##_split_backward },               \
     { MICA_CPU, MICA_F32, MICA_JVP, micak_##name##_jvp_cpu, name##_split_jvp },                              \
     { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##name##_backward_jvp_cpu, name##_split_backward_jvp },   \
+    CUDA_ROWS_##name(MICA_F32) CUDA_ROWS_##name(MICA_BF16)                                                   \
   };
 #define DESCRIPTOR(name, text, type, dims, list_params, count_params, infer, cost)                               \
   SPLITS(name)                                                                                                   \
@@ -40,6 +43,10 @@
     sizeof(mica_op), #name, text, sizeof(type), dims, list_params, name##_operands, name##_kernels, name##_cases, \
     &name##_example, MICA_COUNT(dims), count_params, MICA_COUNT(name##_operands), MICA_COUNT(name##_kernels),    \
     MICA_COUNT(name##_cases), 2.0, infer, cost };
+
+#define CUDA_ROWS_concat(dtype) CUDA_KERNELS(concat, dtype)
+#define CUDA_ROWS_slice(dtype) CUDA_KERNELS(slice, dtype)
+#define CUDA_ROWS_transpose(dtype) CUDA_KERNELS(transpose, dtype)
 
 static mica_status fit(const char *what, int64_t *size, int64_t want) {
   if (*size < 0) *size = want;
@@ -219,6 +226,16 @@ static void gather_split(const mica_gather_args *a, int face, mica_split *split)
 static void scatter_add_split(const mica_gather_args *a, int face, mica_split *split) {
   index_split(a, 1, face, split);
 }
+/* CUDA adds to the table in parts */
+#define TABLE_SCRATCH(wire) micak_sum_scratch(&a->wire, a->B, a->V * a->C, micak_index_chunk(a->V))
+CUDA_SPLIT(cuda_gather_backward, mica_gather_args, TABLE_SCRATCH(x.d))
+CUDA_SPLIT(cuda_gather_backward_jvp, mica_gather_args, TABLE_SCRATCH(x.td))
+CUDA_SPLIT(cuda_scatter_forward, mica_gather_args, TABLE_SCRATCH(y.v))
+CUDA_SPLIT(cuda_scatter_jvp, mica_gather_args, TABLE_SCRATCH(y.t))
+#define CUDA_ROWS_gather(dtype) \
+  CUDA_KERNELS_WITH(gather, dtype, NULL, cuda_gather_backward, NULL, cuda_gather_backward_jvp)
+#define CUDA_ROWS_scatter_add(dtype) \
+  CUDA_KERNELS_WITH(scatter_add, dtype, cuda_scatter_forward, NULL, cuda_scatter_jvp, NULL)
 static mica_status scatter_add_infer(void *args) {
   const mica_gather_args *a = args;
   if (a->V >= 0) return MICA_OK;

@@ -1,4 +1,5 @@
 /* tables of layernorm and rmsnorm */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "norm/norm_internal.h"
@@ -36,6 +37,14 @@ static void split_params_jvp(const void *args, mica_split *split) {
   norm_cut cut = norm_cut_of(args, MICA_BACKWARD_JVP);
   *split = (mica_split){ .units = cut.w_units + cut.b_units, .grain = 1 };
 }
+
+/* CUDA sums w's and b's in one pass */
+CUDA_SPLIT(cuda_split, mica_norm_args,
+           micak_sum_scratch(&a->w.d, a->B, 2 * a->C, SUM_CHUNK) |
+               micak_sum_scratch(&a->b.d, a->B, 2 * a->C, SUM_CHUNK))
+CUDA_SPLIT(cuda_split_jvp, mica_norm_args,
+           micak_sum_scratch(&a->w.td, a->B, 2 * a->C, SUM_CHUNK) |
+               micak_sum_scratch(&a->b.td, a->B, 2 * a->C, SUM_CHUNK))
 
 static mica_status norm_infer(void *args) {
   const mica_norm_args *a = args;
@@ -93,6 +102,9 @@ DISPATCH(rmsnorm)
 REF_PROTOS(layernorm);
 REF_PROTOS(rmsnorm);
 
+CUDA_PROTOS(layernorm)
+CUDA_PROTOS(rmsnorm)
+
 #define NORM_KERNELS(op)                                                                            \
   REF_KERNELS(op),                                                                                  \
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_##op##_forward_cpu, split_forward },                    \
@@ -100,7 +112,9 @@ REF_PROTOS(rmsnorm);
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_##op##_backward_params_cpu, split_params },            \
   { MICA_CPU, MICA_F32, MICA_JVP, micak_##op##_jvp_cpu, split_jvp },                                \
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cpu, split_backward_jvp },     \
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_params_cpu, split_params_jvp }
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_params_cpu, split_params_jvp }, \
+  CUDA_KERNELS_WITH(op, MICA_F32, NULL, cuda_split, NULL, cuda_split_jvp)                           \
+  CUDA_KERNELS_WITH(op, MICA_BF16, NULL, cuda_split, NULL, cuda_split_jvp)
 static const mica_kernel layernorm_kernels[] = { NORM_KERNELS(layernorm) };
 static const mica_kernel rmsnorm_kernels[] = { NORM_KERNELS(rmsnorm) };
 

@@ -1,4 +1,5 @@
 /* table of rotary */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "common/rows.h"
@@ -56,12 +57,15 @@ CPU_DISPATCH(rotary_backward)
 CPU_DISPATCH(rotary_jvp)
 CPU_DISPATCH(rotary_backward_jvp)
 REF_PROTOS(rotary);
+CUDA_PROTOS(rotary)
 static const mica_kernel rotary_kernels[] = {
   REF_KERNELS(rotary),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_rotary_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_rotary_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_rotary_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_rotary_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS(rotary, MICA_F32)
+  CUDA_KERNELS(rotary, MICA_BF16)
 };
 static const mica_case rotary_cases[] = {
   { "B=3 R=7 H=2 D=6 position=none", MICA_CASE_PACKED },

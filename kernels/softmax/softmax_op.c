@@ -1,4 +1,5 @@
 /* tables of softmax and log_softmax */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "common/rows.h"
@@ -52,12 +53,15 @@ DISPATCH(softmax)
 DISPATCH(log_softmax)
 REF_PROTOS(softmax);
 REF_PROTOS(log_softmax);
+CUDA_PROTOS(softmax)
+CUDA_PROTOS(log_softmax)
 #define KERNELS(op)                                                                   \
   REF_KERNELS(op),                                                                    \
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_##op##_forward_cpu, split_forward },      \
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_##op##_backward_cpu, split_backward },   \
   { MICA_CPU, MICA_F32, MICA_JVP, micak_##op##_jvp_cpu, split_jvp },                  \
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cpu, split_backward_jvp }
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cpu, split_backward_jvp }, \
+  CUDA_KERNELS(op, MICA_F32) CUDA_KERNELS(op, MICA_BF16)
 static const mica_kernel softmax_kernels[] = { KERNELS(softmax) };
 static const mica_kernel log_softmax_kernels[] = { KERNELS(log_softmax) };
 

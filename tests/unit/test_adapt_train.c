@@ -118,13 +118,43 @@ static double by_hand(const micah_safetensors *file, const double *w0, const dou
   return sum;
 }
 
-/* Reptile's direction after one step is rate x the gradient of the support's loss: it never looks at the query */
-static void reptile_direction(void **state) {
-  (void)state;
-  config_file(maml_config);
-  const char *set[] = { "inner.method=reptile", "inner.steps=1" };
+/* the same after each task has taken a step of rate 0.05 on its support */
+static double after_a_step(const micah_safetensors *file, const double *w0, const double *b0, const double *w1,
+                           const double *b1) {
+  int64_t rows;
+  const double *x = tensor(file, "support_x", &rows), *y = tensor(file, "support_y", NULL);
+  double sum = 0;
+  for (int64_t first = 0; first < rows; first += 4) {
+    double w[2][3][5] = { { { 0 } } }, bias[2] = { 0 };  /* weights; gradients: of w0, b0, w1 */
+    for (int k = 0; k < 5; k++) w[0][0][k] = w0[k], w[0][1][k] = b0[k], w[0][2][k] = w1[k];
+    bias[0] = b1[0];
+    for (int step = 0; step < 2; step++)
+      for (int64_t r = first; r < first + 4; r++) {
+        double h[5], out = bias[0];
+        for (int k = 0; k < 5; k++) h[k] = tanh(w[0][0][k] * x[r] + w[0][1][k]), out += w[0][2][k] * h[k];
+        double e = (out - y[r]) / 2;
+        if (step) sum += e * e;
+        bias[1] += e;
+        for (int k = 0; k < 5; k++) {
+          double dz = e * w[0][2][k] * (1 - h[k] * h[k]);
+          w[1][0][k] += dz * x[r], w[1][1][k] += dz, w[1][2][k] += e * h[k];
+        }
+        if (step || r < first + 3) continue;
+        bias[0] -= 0.05 * bias[1];
+        for (int i = 0; i < 3; i++)
+          for (int k = 0; k < 5; k++) w[0][i][k] -= 0.05 * w[1][i][k];
+      }
+  }
+  return sum;
+}
+
+/* a direction that never looks at the query is rate x the gradient of a function of the support; the value is the
+ * query's loss all the same */
+static void check_direction(const char *const *set, int n,
+                            double (*function)(const micah_safetensors *, const double *, const double *,
+                                               const double *, const double *)) {
   micah_safetensors *file;
-  double loss = gradient(set, 2, NULL, in_folder("g.safetensors"));
+  double loss = gradient(set, n, NULL, in_folder("g.safetensors"));
   CHECK(micah_safetensors_open(in_folder("g.safetensors"), &file));
   double w[4][5];
   static const char *const names[] = { "layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias" };
@@ -143,20 +173,53 @@ static void reptile_direction(void **state) {
     for (int64_t k = 0; k < count; k++) {
       double h = 1e-5, at = w[i][k];
       w[i][k] = at + h;
-      double up = by_hand(file, w[0], w[1], w[2], w[3]);
+      double up = function(file, w[0], w[1], w[2], w[3]);
       w[i][k] = at - h;
-      double down = by_hand(file, w[0], w[1], w[2], w[3]);
+      double down = function(file, w[0], w[1], w[2], w[3]);
       w[i][k] = at;
       double expected = 0.05 * (up - down) / (2 * h) / 8;
       if (!(fabs(d[k] - expected) < 1e-9 * (1 + fabs(expected))))
-        fail_msg("%s[%d]: %.12g, expected %.12g", names[i], (int)k, d[k], expected);
+        fail_msg("%s: %s[%d]: %.12g, expected %.12g", set[0], names[i], (int)k, d[k], expected);
     }
   }
-  /* the value is the query's loss all the same */
-  set[0] = "inner.method=unrolled";
-  double exact = gradient(set, 2, NULL, NULL);
+  const char *plain[] = { "inner.method=unrolled", "inner.steps=1" };
+  double exact = gradient(plain, 2, NULL, NULL);
   assert_true(fabs(exact - loss) < 1e-12);
   micah_safetensors_close(file);
+}
+
+/* Reptile's after one step: the support's loss where it starts. one step drawn to where one more would go: the
+ * support's loss after the first */
+static void directions_without_a_query(void **state) {
+  (void)state;
+  config_file(maml_config);
+  const char *reptile[] = { "inner.method=reptile", "inner.steps=1" };
+  check_direction(reptile, 2, by_hand);
+  const char *bootstrapped[] = { "inner.method=bootstrapped", "inner.steps=1", "inner.further=1" };
+  check_direction(bootstrapped, 3, after_a_step);
+}
+
+/* many random directions come near the exact gradient */
+static void zero_order_is_near(void **state) {
+  (void)state;
+  config_file(maml_config);
+  const char *set[] = { "inner.method=zero_order", "inner.directions=3000", "inner.direction=sign" };
+  micah_safetensors *file[2];
+  gradient(set, 0, NULL, in_folder("g.safetensors"));
+  gradient(set, 3, NULL, in_folder("z.safetensors"));
+  CHECK(micah_safetensors_open(in_folder("g.safetensors"), &file[0]));
+  CHECK(micah_safetensors_open(in_folder("z.safetensors"), &file[1]));
+  double off = 0, all = 0;
+  for (int64_t i = 0; i < micah_safetensors_count(file[0]); i++) {
+    const micah_tensor *t = micah_safetensors_get(file[0], i);
+    int64_t count = micah_tensor_count(t);
+    if (strncmp(t->name, "grad/", 5)) continue;
+    const double *exact = t->data, *estimate = tensor(file[1], t->name, NULL);
+    for (int64_t k = 0; k < count; k++) off += pow(estimate[k] - exact[k], 2), all += pow(exact[k], 2);
+  }
+  /* 16 numbers: sqrt(16 / 3000) is 7 % */
+  if (!(off < 0.04 * all && off > 0)) fail_msg("relative error %g", sqrt(off / all));
+  for (int i = 0; i < 2; i++) micah_safetensors_close(file[i]);
 }
 
 static float *train(const char *const *overrides, int n, int64_t *count, double *first, double *last) {
@@ -178,8 +241,9 @@ static void same_bits(void **state) {
   (void)state;
   config_file(maml_config);
   static const char *const methods[] = { "inner.method=unrolled", "inner.method=first_order", "inner.method=reptile",
-                                         "inner.method=implicit" };
-  for (int m = 0; m < 4; m++) {
+                                         "inner.method=implicit", "inner.method=bootstrapped",
+                                         "inner.method=zero_order" };
+  for (int m = 0; m < 6; m++) {
     const char *a[] = { methods[m], "inner.proximal=0.1", "launch=1", "threads=1" };
     const char *b[] = { methods[m], "inner.proximal=0.1", "launch=4", "threads=3" };
     int64_t n;
@@ -243,7 +307,8 @@ static void wrong_settings(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exact_methods), cmocka_unit_test(reptile_direction), cmocka_unit_test(same_bits),
+    cmocka_unit_test(exact_methods), cmocka_unit_test(directions_without_a_query),
+    cmocka_unit_test(zero_order_is_near), cmocka_unit_test(same_bits),
     cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
   };
   return cmocka_run_group_tests(tests, make_folder, drop_folder);
