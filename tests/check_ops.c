@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "check_ops.h"
+#include "device/device.h"
 
 static const char usage[] =
     "check_ops [options]: checks every registered operation against its tables\n"
@@ -92,6 +93,12 @@ int main(int argc, char **argv) {
     }
   }
   if (ck_start(&o)) return 2;
+  micah_device *device;
+  if (o.backend == MICA_CUDA && !list && micah_context_device(ck_context[0], MICA_CUDA, 0, &device) < 0) {
+    printf("skipped: %s\n", mica_last_error());
+    ck_stop();
+    return 77;
+  }
   double begin = seconds();
   int ran = 0;
   for (int i = 0; mica_get_op(ck_context[0], i); i++) {
