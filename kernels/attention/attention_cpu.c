@@ -8,7 +8,7 @@ static inline void softmax_strip(const block_plan *p, int s, float *P, float *ov
   EACH_KEY(p, s, j) top = v_max(v_load(P + j * LANES), top);
   top = v_select(v_gt(top, v_set1(-INFINITY)), top, v_zero());
   EACH_KEY(p, s, j) {
-    vf e = v_exp_low(v_load(P + j * LANES) - top);
+    vf e = exp_to_zero(v_load(P + j * LANES) - top);
     sum += e;
     v_store(P + j * LANES, e);
   }
@@ -23,7 +23,7 @@ static inline void tangent_strip(const block_plan *p, int s, float *P, float *P_
   vf sum = v_zero(), minus = v_load(lse + s * VW), times = over ? v_load(over + s * VW) : v_zero();
   P += s * VW, P_t += s * VW;
   EACH_KEY(p, s, j) {
-    vf x = v_load(P + j * LANES), e = over ? x * times : v_exp_low(x - minus);
+    vf x = v_load(P + j * LANES), e = over ? x * times : exp_to_zero(x - minus);
     sum = v_fma(e, v_load(P_t + j * LANES), sum);
     v_store(P + j * LANES, e);
   }
@@ -33,7 +33,7 @@ static inline void tangent_strip(const block_plan *p, int s, float *P, float *P_
 
 /* one tile of query rows of one head: blocks [n0, n1). value: out and lse; tangent: their tangents */
 INLINE void down(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T, const int value,
-                 const int tangent, const ahead_list *ahead, float *scratch) {
+                 const int tangent, plan_memo *memo, ahead_list *ahead, float *scratch) {
   const int64_t S = micak_rows(a->k.offsets, b, a->S), D = a->D, Dp = round_up(D, VW), g = attention_key_head(a, h);
   const head_view q = head_of(&a->q.v, a->q.offsets, b, h), k = head_of(&a->k.v, a->k.offsets, b, g);
   const head_view v = head_of(&a->v.v, a->v.offsets, b, g), out = head_of(&a->out.v, a->out.offsets, b, h);
@@ -48,62 +48,63 @@ INLINE void down(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0,
   float *QT = take(&scratch, LANES * Dp), *P = take(&scratch, S * LANES), *over = take(&scratch, LANES);
   float *lse = take(&scratch, LANES), *lse_dot = take(&scratch, LANES);
   float *K_t = NULL, *V_t = NULL, *QT_t = NULL, *P_t = NULL;
-  block_plan p;
+  const block_plan *p;
   if (tangent) {
     K_t = take(&scratch, S * Dp), V_t = take(&scratch, S * Dp);
     QT_t = take(&scratch, LANES * Dp), P_t = take(&scratch, S * LANES);
   }
-  plan_block(&p, a, b, n1 - 1, T, S, 0, S);
-  int64_t keys = p.count ? p.at[p.count - 1].j + p.at[p.count - 1].n : 0; /* the last block sees the most */
-  pack(&k, 0, keys, D, Dp, 1, K);
-  pack(&v, 0, keys, D, Dp, 1, V);
-  if (tangent && k_t.at) pack(&k_t, 0, keys, D, Dp, 1, K_t);
-  if (tangent && v_t.at) pack(&v_t, 0, keys, D, Dp, 1, V_t);
+  p = plan_of(memo, a, b, n0, T, S, 0, S, ahead);
+  const int64_t begin = p->count ? p->at[0].j : 0; /* the first block sees the first, the last the most */
+  p = plan_of(memo, a, b, n1 - 1, T, S, 0, S, ahead);
+  const int64_t keys = p->count ? p->at[p->count - 1].j + p->at[p->count - 1].n - begin : 0;
+  pack(&k, begin, keys, D, Dp, 1, K + begin * Dp);
+  pack(&v, begin, keys, D, Dp, 1, V + begin * Dp);
+  if (tangent && k_t.at) pack(&k_t, begin, keys, D, Dp, 1, K_t + begin * Dp);
+  if (tangent && v_t.at) pack(&v_t, begin, keys, D, Dp, 1, V_t + begin * Dp);
   for (int64_t n = n0; n < n1; n++) {
-    plan_block(&p, a, b, n, T, S, 0, S);
-    pack_block(&q, &p, D, Dp, scale, Q);
-    transpose_block(Q, p.first, Dp, QT);
-    scores(&p, D, K, Dp, QT, P, 0);
+    p = plan_of(memo, a, b, n, T, S, 0, S, ahead);
+    pack_block(&q, p, D, Dp, scale, Q);
+    transpose_block(Q, p->first, Dp, QT);
+    scores(p, D, K, Dp, QT, P, 0);
     if (tangent) {
       if (moves) { /* of scale q */
-        pack_block(&q_t, &p, D, Dp, scale, Q);
-        if (scale_t != 0) add_block(&q, &p, D, Dp, scale_t, Q);
-        transpose_block(Q, p.first, Dp, QT_t);
-        scores(&p, D, K, Dp, QT_t, P_t, 0);
+        pack_block(&q_t, p, D, Dp, scale, Q);
+        if (scale_t != 0) add_block(&q, p, D, Dp, scale_t, Q);
+        transpose_block(Q, p->first, Dp, QT_t);
+        scores(p, D, K, Dp, QT_t, P_t, 0);
       } else {
         memset(P_t, 0, (size_t)(S * LANES) * sizeof *P_t);
       }
-      if (k_t.at) scores(&p, D, K_t, Dp, QT, P_t, 1);
-      if (bias_t.at || slope_t != 0) add_terms(&p, &bias_t, slope_t, 0, P_t);
+      if (k_t.at) scores(p, D, K_t, Dp, QT, P_t, 1);
+      if (bias_t.at || slope_t != 0) add_terms(p, &bias_t, slope_t, 0, P_t);
     }
-    if (has_terms(a)) add_terms(&p, &bias, slope, 1, P);
-    hide(&p, P);
-    if (!value) lanes_in(&lse_v, &p, INFINITY, lse);
-    for (int s = p.first; s < STRIPS; s++) {
-      if (value) softmax_strip(&p, s, P, over, lse);
-      if (tangent) tangent_strip(&p, s, P, P_t, value ? over : NULL, lse, lse_dot);
+    if (has_terms(a)) add_terms(p, &bias, slope, 1, P);
+    hide(p, P);
+    if (!value) lanes_in(&lse_v, p, INFINITY, lse);
+    for (int s = p->first; s < STRIPS; s++) {
+      if (value) softmax_strip(p, s, P, over, lse);
+      if (tangent) tangent_strip(p, s, P, P_t, value ? over : NULL, lse, lse_dot);
     }
-    for (int l = p.start; l < LANES; l++) ahead_row(ahead, p.i0 + l, D);
     if (value) {
-      lanes_out(&lse_v, &p, lse);
-      apply(&p, Dp, P, V, Q, 0);
-      unpack_block(&out, &p, D, Dp, Q, tangent ? NULL : over, 1); /* with tangents P is divided already */
+      lanes_out(&lse_v, p, lse);
+      apply(p, Dp, P, V, Q, 0);
+      unpack_block(&out, p, D, Dp, Q, tangent ? NULL : over, 1); /* with tangents P is divided already */
     }
     if (tangent) {
-      lanes_out(&lse_t, &p, lse_dot);
-      apply(&p, Dp, P_t, V, Q, 0);
-      if (v_t.at) apply(&p, Dp, P, V_t, Q, 1);
-      unpack_block(&out_t, &p, D, Dp, Q, NULL, 1);
+      lanes_out(&lse_t, p, lse_dot);
+      apply(p, Dp, P_t, V, Q, 0);
+      if (v_t.at) apply(p, Dp, P, V_t, Q, 1);
+      unpack_block(&out_t, p, D, Dp, Q, NULL, 1);
     }
   }
 }
 static void down_value(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T,
-                       const ahead_list *ahead, float *scratch) {
-  down(a, b, h, n0, n1, T, 1, 0, ahead, scratch);
+                       plan_memo *memo, ahead_list *ahead, float *scratch) {
+  down(a, b, h, n0, n1, T, 1, 0, memo, ahead, scratch);
 }
 static void down_tangent(const mica_attention_args *a, int64_t b, int64_t h, int64_t n0, int64_t n1, int64_t T,
-                         const ahead_list *ahead, float *scratch) {
-  down(a, b, h, n0, n1, T, 0, 1, ahead, scratch);
+                         plan_memo *memo, ahead_list *ahead, float *scratch) {
+  down(a, b, h, n0, n1, T, 0, 1, memo, ahead, scratch);
 }
 
 /* what unit (task, head) will pack, and the rows that it will write */
@@ -123,16 +124,18 @@ static mica_status walk_down(const mica_exec *exec, const mica_attention_args *a
                              int64_t count) {
   int64_t tiles_each = (blocks_of(a->T) + ATTENTION_TILE - 1) / ATTENTION_TILE;
   int sums = attention_sums(a, face);
+  plan_memo memo;
+  memset(memo.known, 0, sizeof memo.known);
   for (int64_t u = first; u < first + count; u++) {
     int64_t n0 = u % tiles_each * ATTENTION_TILE, h = u / tiles_each % a->H, b = u / tiles_each / a->H;
     for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) {
       int64_t T = micak_rows(a->q.offsets, task, a->T), next = task * a->H + h + 1, n1 = blocks_of(T);
-      ahead_list ahead = { .count = 0 };
+      ahead_list ahead = { .bytes = a->D * (int64_t)sizeof(float) };
       if (tiles_each == 1 && !sums && next < a->B * a->H) look_ahead(&ahead, a, face, next / a->H, next % a->H);
       if (n0 >= n1) continue;
       n1 = at_most(n1, n0 + ATTENTION_TILE);
-      if (face == MICA_FORWARD) down_value(a, task, h, n0, n1, T, &ahead, exec->scratch);
-      else down_tangent(a, task, h, n0, n1, T, &ahead, exec->scratch);
+      if (face == MICA_FORWARD) down_value(a, task, h, n0, n1, T, &memo, &ahead, exec->scratch);
+      else down_tangent(a, task, h, n0, n1, T, &memo, &ahead, exec->scratch);
     }
   }
   return MICA_OK;

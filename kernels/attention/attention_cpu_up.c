@@ -15,6 +15,7 @@ typedef struct up_unit {
   int     k_moves, v_moves, q_moves;
   int     scale_moves;                       /* or its own cotangent is wanted: dQ0 is needed */
   ahead_list ahead;                          /* the next unit's first query head */
+  plan_memo *memo;
 } up_unit;
 
 static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
@@ -65,7 +66,7 @@ static inline void backward_strip(const block_plan *p, const up_unit *u, int s) 
   vf minus = v_load(u->lse + s * VW), delta = v_load(u->delta + s * VW);
   float *P = u->P + s * VW, *dS = u->dS + s * VW;
   EACH_KEY(p, s, j) {
-    vf e = v_exp_low(v_load(P + j * LANES) - minus);
+    vf e = exp_to_zero(v_load(P + j * LANES) - minus);
     v_store(P + j * LANES, e);
     v_store(dS + j * LANES, e * (v_load(dS + j * LANES) - delta));
   }
@@ -76,7 +77,7 @@ static inline void backward_jvp_strip(const block_plan *p, const up_unit *u, int
   vf lse_t = v_load(u->lse_t + s * VW), delta_t = v_load(u->delta_t + s * VW);
   float *P = u->P + s * VW, *dS = u->dS + s * VW, *P_t = u->P_t + s * VW, *dS_t = u->dS_t + s * VW;
   EACH_KEY(p, s, j) {
-    vf e = v_exp_low(v_load(P + j * LANES) - minus), e_t = e * (v_load(P_t + j * LANES) - lse_t);
+    vf e = exp_to_zero(v_load(P + j * LANES) - minus), e_t = e * (v_load(P_t + j * LANES) - lse_t);
     vf x = v_load(dS + j * LANES) - delta, x_t = v_load(dS_t + j * LANES) - delta_t;
     v_store(P + j * LANES, e), v_store(P_t + j * LANES, e_t);
     v_store(dS + j * LANES, e * x), v_store(dS_t + j * LANES, v_fma(e_t, x, e * x_t));
@@ -90,7 +91,7 @@ typedef struct head_out {
 
 /* block n of the rows of head h against the keys of plan p. what it finds for the keys is added to dK and dV, for the
  * queries (of scale q) it is left in dQ, and in dQ0 without tangents where the scale asks for it */
-INLINE void up_block(up_unit *u, block_plan *p, int64_t h, const head_out *to, const int second) {
+INLINE void up_block(up_unit *u, const block_plan *p, int64_t h, const head_out *to, const int second) {
   const mica_attention_args *a = u->a;
   const int64_t b = u->b, D = u->D, Dp = u->Dp, keys = p->j1 - p->j0;
   const head_view q = head_of(&a->q.v, a->q.offsets, b, h), q_t = head_of(&a->q.t, a->q.offsets, b, h);
@@ -132,7 +133,6 @@ INLINE void up_block(up_unit *u, block_plan *p, int64_t h, const head_out *to, c
     if (second) backward_jvp_strip(p, u, s);
     else backward_strip(p, u, s);
   }
-  for (int l = p->start; l < LANES; l++) ahead_row(&u->ahead, p->i0 + l, D);
   const float *ds = second ? u->dS_t : u->dS;
   bias_cotangent(p, ds, &to->bias);
   if ((second ? a->slopes.td : a->slopes.d).data) u->sums[h - u->h0] += slope_cotangent(p, ds);
@@ -181,24 +181,23 @@ static double up_head(up_unit *u, int64_t h, int64_t j, int64_t n) {
     clear_bias(a, &to.bias);
   }
   for (int64_t i = 0; i < blocks_of(u->T); i++) {
-    block_plan p;
-    plan_block(&p, a, u->b, i, u->T, u->S, j, j + n);
-    if (second) up_block(u, &p, h, &to, 1);
-    else up_block(u, &p, h, &to, 0);
+    const block_plan *p = plan_of(u->memo, a, u->b, i, u->T, u->S, j, j + n, &u->ahead);
+    if (second) up_block(u, p, h, &to, 1);
+    else up_block(u, p, h, &to, 0);
     if (!u->one_block) {
-      hold(u, &p, u->held + held, u->dQ, first);
-      if (second && u->scale_moves) hold(u, &p, u->held0 + held, u->dQ0, first);
+      hold(u, p, u->held + held, u->dQ, first);
+      if (second && u->scale_moves) hold(u, p, u->held0 + held, u->dQ0, first);
     }
     if (!last) continue;
     if (second ? a->scale.td.data : a->scale.d.data) {
-      scale_sum += lanes_dot(u, &p, u->dQ, &q);
-      if (second && u->scale_moves) scale_sum += lanes_dot(u, &p, u->dQ0, &q_t);
+      scale_sum += lanes_dot(u, p, u->dQ, &q);
+      if (second && u->scale_moves) scale_sum += lanes_dot(u, p, u->dQ0, &q_t);
     }
-    unpack_block(&to.q, &p, u->D, u->Dp, u->dQ, NULL, to.scale);
+    unpack_block(&to.q, p, u->D, u->Dp, u->dQ, NULL, to.scale);
     if (second && to.scale_t != 0) {
       head_view more = to.q;
       more.add = 1;
-      unpack_block(&more, &p, u->D, u->Dp, u->dQ0, NULL, to.scale_t);
+      unpack_block(&more, p, u->D, u->Dp, u->dQ0, NULL, to.scale_t);
     }
   }
   return scale_sum;
@@ -231,8 +230,10 @@ static void look_ahead(ahead_list *list, const mica_attention_args *a, int64_t b
   ahead_of(list, &a->out.td, a->out.offsets, b, h, T);
 }
 
-static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
+static void up(const mica_attention_args *a, int64_t b, int64_t g, plan_memo *memo, float *scratch, int second) {
   up_unit u = open_unit(a, b, g, scratch, second);
+  u.memo = memo;
+  u.ahead.bytes = u.D * (int64_t)sizeof(float);
   const head_view k = head_of(&a->k.v, a->k.offsets, b, g), v = head_of(&a->v.v, a->v.offsets, b, g);
   const head_view k_t = head_of(&a->k.t, a->k.offsets, b, g), v_t = head_of(&a->v.t, a->v.offsets, b, g);
   const head_view k_out = head_of(second ? &a->k.td : &a->k.d, a->k.offsets, b, g);
@@ -261,9 +262,11 @@ static void up(const mica_attention_args *a, int64_t b, int64_t g, float *scratc
 static mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, int second, int64_t first,
                            int64_t count) {
   int sums = attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD);
+  plan_memo memo;
+  memset(memo.known, 0, sizeof memo.known);
   for (int64_t u = first; u < first + count; u++) {
     int64_t g = u % a->G, b = u / a->G;
-    for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) up(a, task, g, exec->scratch, second);
+    for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) up(a, task, g, &memo, exec->scratch, second);
   }
   return MICA_OK;
 }

@@ -15,8 +15,11 @@ typedef struct segment {
  * block are idle; their rows are zeros, and nothing of them is stored */
 typedef struct block_plan {
   const mica_attention_args *a;
-  int64_t b, i0, own, N, window, j0, j1;     /* N: the prefix; keys [j0, j1) of this block */
+  int64_t b, T, S, i0, own, N, window;       /* N: the prefix */
+  int64_t j0, j1;                            /* keys of this block */
+  int64_t all0[STRIPS], all1[STRIPS];        /* keys that all rows of a strip see */
   int     start, first, count;               /* first: the first strip with a row */
+  ahead_list *ahead;
   segment at[4 * STRIPS + 8];
 } block_plan;
 
@@ -56,7 +59,7 @@ static inline void plan_block(block_plan *p, const mica_attention_args *a, int64
   key_ranges range[STRIPS];
   int64_t cut[MOST], common0 = j0, common1 = j1;
   int cuts = 0;
-  p->a = a, p->b = b, p->N = prefix_of(a, b), p->window = a->window, p->j0 = j0, p->j1 = j1, p->count = 0;
+  p->a = a, p->b = b, p->N = prefix_of(a, b), p->window = a->window, p->T = T, p->S = S, p->j0 = j0, p->j1 = j1, p->count = 0;
   p->i0 = T - (blocks_of(T) - n) * LANES;
   p->own = p->i0 + S - T;
   p->start = p->i0 < 0 ? (int)-p->i0 : 0;
@@ -68,6 +71,7 @@ static inline void plan_block(block_plan *p, const mica_attention_args *a, int64
       CUT(range[s].from[k]);
       CUT(range[s].to[k]);
     }
+    p->all0[s] = range[s].all0, p->all1[s] = range[s].all1;
     common0 = at_least(common0, range[s].all0);
     common1 = at_most(common1, range[s].all1);
   }
@@ -92,6 +96,24 @@ static inline void plan_block(block_plan *p, const mica_attention_args *a, int64
     for (int s = g.s0; s < g.s1; s++) g.partial |= g.j < range[s].all0 || g.j + g.n > range[s].all1;
     p->at[p->count++] = g;
   }
+}
+
+/* plans of the last few blocks: heads and tasks of one shape have the same */
+typedef struct plan_memo {
+  int        known[ATTENTION_TILE];
+  block_plan plan[ATTENTION_TILE];
+} plan_memo;
+static inline const block_plan *plan_of(plan_memo *memo, const mica_attention_args *a, int64_t b, int64_t n, int64_t T,
+                                        int64_t S, int64_t j0, int64_t j1, ahead_list *ahead) {
+  int64_t at = n % ATTENTION_TILE;
+  block_plan *p = &memo->plan[at];
+  if (!memo->known[at] || p->T != T || p->S != S || p->j0 != j0 || p->j1 != j1 || p->N != prefix_of(a, b) ||
+      p->i0 != T - (blocks_of(T) - n) * LANES)
+    plan_block(p, a, b, n, T, S, j0, j1);
+  memo->known[at] = 1;
+  p->b = b;
+  p->ahead = ahead;
+  return p;
 }
 
 /* ---- rows of a block: lanes before the first row are zeros ---- */
@@ -146,8 +168,9 @@ static inline void hide(const block_plan *p, float *P) {
       if (p->a->mask == MICA_ATTENTION_PREFIX) high = v_max(high, v_set1((float)p->N - 1));
       if (p->a->mask == MICA_ATTENTION_WINDOW) low = high - (float)p->window;
       if (p->a->mask == MICA_ATTENTION_CONTEXT) low = high - 1.0f;
-      float *at = P + (g->j - p->j0) * LANES + s * VW;
-      for (int64_t j = g->j; j < g->j + g->n; j++, at += LANES) {
+      int64_t j = p->all0[s] <= g->j ? at_least(g->j, at_most(p->all1[s], g->j + g->n)) : g->j;
+      float *at = P + (j - p->j0) * LANES + s * VW;
+      for (; j < g->j + g->n; j++, at += LANES) {
         vf key = v_set1((float)j);
         if (p->a->mask == MICA_ATTENTION_CONTEXT && j < p->N) continue;
         v_store(at, v_select(vm_and(v_le(key, high), v_gt(key, low)), v_load(at), v_set1(-INFINITY)));
@@ -228,7 +251,8 @@ static inline void scores(const block_plan *p, int64_t D, const float *K, int64_
                           int add) {
   for (const segment *g = p->at; g < p->at + p->count; g++) {
     int64_t j = g->j - p->j0, lane = g->s0 * VW;
-    product(scores_tiles, g->n, g->s1 - g->s0, D, K + j * ldk, ldk, QT + lane, LANES, P + j * LANES + lane, LANES, add);
+    product(scores_tiles, g->n, g->s1 - g->s0, D, K + j * ldk, ldk, QT + lane, LANES, P + j * LANES + lane, LANES, add,
+            p->ahead);
   }
 }
 
@@ -247,7 +271,7 @@ static inline void gather(const block_plan *p, int64_t Dp, const float *P, const
     for (int64_t m = 0; m < g->n; m += step) {
       int64_t j = g->j - p->j0 + m, lane = first_lane(p, g, g->j + m);
       product(gather_tiles, at_most(g->n - m, step), nv, g->s1 * VW - lane, P + j * LANES + lane, LANES, X + lane * Dp,
-              Dp, G + j * Dp, Dp, 1);
+              Dp, G + j * Dp, Dp, 1, p->ahead);
     }
   }
 }
@@ -261,7 +285,7 @@ static inline int64_t row_end(const block_plan *p, int64_t lane) {
 }
 /* O (LANES, Dp) = or += P V; keys in chunks, so that their values stay in the first cache */
 static inline void apply(const block_plan *p, int64_t Dp, const float *P, const float *V, float *O, int add) {
-  enum { CHUNK = 128 };
+  enum { CHUNK = 64 };
   int64_t nv = Dp / VW, width = even(nv, WIDE);
   int8_t begun[LANES] = { 0 };
   for (int64_t c = p->j0; c < p->j1; c += CHUNK)
@@ -279,7 +303,7 @@ static inline void apply(const block_plan *p, int64_t Dp, const float *P, const 
           }
           if (to > from && (last || (mine && a < b))) {
             product(apply_tiles, mr, nv, to - from, P + (from - p->j0) * LANES + lane, 1, V + (from - p->j0) * Dp, Dp,
-                    O + lane * Dp, Dp, add || begun[lane]);
+                    O + lane * Dp, Dp, add || begun[lane], p->ahead);
             begun[lane] = 1, from = to = -1;
           }
           if (mine && a < b) from = a, to = b;

@@ -117,18 +117,41 @@ static inline int64_t at_least(int64_t x, int64_t least) { return x > least ? x 
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 /* n cut into equal parts of at most `most` */
 static inline int64_t even(int64_t n, int64_t most) {
-  int64_t parts = (n + most - 1) / most;
-  return (n + parts - 1) / parts;
+  if (n <= most) return n;
+  if (n <= 2 * most) return (n + 1) / 2;
+  uint32_t parts = ((uint32_t)n + (uint32_t)most - 1) / (uint32_t)most;
+  return ((uint32_t)n + parts - 1) / parts;
+}
+
+/* what comes next, asked for row by row while this unit computes: rows are too far apart for the hardware to guess, and
+ * all at once they would wait for one another. places are asked for, never read */
+enum { AHEAD = 12, AHEAD_ROWS = 8 };         /* tensors; rows with each tile */
+typedef struct ahead_list {
+  const char *at[AHEAD];
+  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many */
+  int64_t     bytes, i;                      /* of a row; the next row */
+  int         count, k;                      /* the tensor that it is of */
+} ahead_list;
+static inline void ahead_step(ahead_list *list) {
+  for (int n = 0; n < AHEAD_ROWS && list->k < list->count; n++) {
+    const char *at = list->at[list->k] + list->i * list->row[list->k];
+    for (int64_t d = 0; d < list->bytes; d += 64) __builtin_prefetch(at + d, 0, 2);
+    if (++list->i < list->rows[list->k]) continue;
+    list->i = 0;
+    list->k++;
+  }
 }
 
 /* C (R, nv vectors) = or += A B, rows ra apart in A, one family of tiles */
 static inline void product(const tile_fn tiles[WIDE][ROW_TILE], int64_t R, int64_t nv, int64_t K, const float *A,
-                           int64_t ra, const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
+                           int64_t ra, const float *B, int64_t ldb, float *C, int64_t ldc, int add, ahead_list *ahead) {
   int64_t width = even(nv, WIDE), step = even(R, most_rows[width - 1]);
   for (int64_t m = 0; m < R; m += step) {
     int64_t mr = at_most(R - m, step);
-    for (int64_t n = 0; n < nv; n += width)
+    for (int64_t n = 0; n < nv; n += width) {
       tiles[at_most(nv - n, width) - 1][mr - 1](K, A + m * ra, ra, B + n * VW, ldb, C + m * ldc + n * VW, ldc, add);
+      ahead_step(ahead);
+    }
   }
 }
 
@@ -154,10 +177,21 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
+#define PACK_ROWS(NV)                                                                        \
+  for (int64_t i = 0; i < n; i++, to += (NV) * VW, from += v->row)                           \
+    UNROLL for (int x = 0; x < (NV); x++) v_store(to + x * VW, v_load(from + x * VW) * factor);
 /* rows [i0, i0 + n) times factor as (n, Dp); columns from D to Dp are zero */
 static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float factor, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
+    return;
+  }
+  if (v->col == 1 && D == Dp && D <= 4 * VW) {
+    const float *from = v->at + i0 * v->row;
+    if (D == VW) PACK_ROWS(1)
+    else if (D == 2 * VW) PACK_ROWS(2)
+    else if (D == 3 * VW) PACK_ROWS(3)
+    else PACK_ROWS(4)
     return;
   }
   for (int64_t i = 0; i < n; i++, to += Dp) {
@@ -189,80 +223,93 @@ static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, 
   }
 }
 
-/* heads of the next unit, asked for row by row while this one computes: rows are too far apart for the hardware to
- * guess, and all at once they would wait for one another */
-enum { AHEAD = 12 };
-typedef struct ahead_list {
-  const char *at[AHEAD];
-  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many */
-  int         count;
-} ahead_list;
 static inline void ahead_of(ahead_list *list, const mica_wire *w, const int32_t *offsets, int64_t b, int64_t head,
                             int64_t rows) {
   head_view v = head_of(w, offsets, b, head);
-  if (!v.at || list->count == AHEAD) return;
+  if (!v.at || rows == 0 || list->count == AHEAD) return;
   list->at[list->count] = (const char *)v.at;
   list->row[list->count] = v.row * (int64_t)sizeof(float);
   list->rows[list->count++] = rows;
 }
-/* row i of each; a place is asked for, never read */
-static inline void ahead_row(const ahead_list *list, int64_t i, int64_t D) {
-  for (int k = 0; k < list->count; k++) {
-    if (i >= list->rows[k]) continue;
-    const char *at = list->at[k] + i * list->row[k];
-    for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(at + d * (int64_t)sizeof(float));
+
+/* x (VW, VW) transposed */
+#if defined(MICAK_ISA_AVX512)
+#define PS(name, a, b) (vf)_mm512_##name##_ps((__m512)(a), (__m512)(b))
+#define PD(name, a, b) (vf)_mm512_##name##_pd((__m512d)(a), (__m512d)(b))
+#define QUARTERS(a, b, which) (vf)_mm512_shuffle_f32x4((__m512)(a), (__m512)(b), which)
+static inline void transpose_square(vf x[VW]) {
+  vf a[VW], b[VW];
+  UNROLL
+  for (int i = 0; i < VW; i += 2) a[i] = PS(unpacklo, x[i], x[i + 1]), a[i + 1] = PS(unpackhi, x[i], x[i + 1]);
+  UNROLL
+  for (int i = 0; i < VW; i += 4) { /* quarter l of b[i + c]: column 4 l + c of rows i .. i + 3 */
+    b[i] = PD(unpacklo, a[i], a[i + 2]), b[i + 1] = PD(unpackhi, a[i], a[i + 2]);
+    b[i + 2] = PD(unpacklo, a[i + 1], a[i + 3]), b[i + 3] = PD(unpackhi, a[i + 1], a[i + 3]);
+  }
+  UNROLL
+  for (int c = 0; c < 4; c++) {
+    vf even0 = QUARTERS(b[c], b[4 + c], 0x88), even1 = QUARTERS(b[8 + c], b[12 + c], 0x88);
+    vf odd0 = QUARTERS(b[c], b[4 + c], 0xdd), odd1 = QUARTERS(b[8 + c], b[12 + c], 0xdd);
+    x[c] = QUARTERS(even0, even1, 0x88), x[8 + c] = QUARTERS(even0, even1, 0xdd);
+    x[4 + c] = QUARTERS(odd0, odd1, 0x88), x[12 + c] = QUARTERS(odd0, odd1, 0xdd);
   }
 }
-
-/* lanes of two vectors exchanged at distance s: the log-step of a transpose */
-#if defined(MICAK_ISA_AVX512)
-#define MIX1(a, b) __builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
-#define MIX1H(a, b) __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
-#define MIX2(a, b) __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define MIX2H(a, b) __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
-#define MIX4(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
-#define MIX4H(a, b) __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31)
-#define MIX8(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-#define MIX8H(a, b) __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
 #elif defined(MICAK_ISA_AVX2)
-#define MIX1(a, b) __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14)
-#define MIX1H(a, b) __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15)
-#define MIX2(a, b) __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
-#define MIX2H(a, b) __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
-#define MIX4(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
-#define MIX4H(a, b) __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
-#else
-#define MIX1(a, b) __builtin_shufflevector(a, b, 0, 4, 2, 6)
-#define MIX1H(a, b) __builtin_shufflevector(a, b, 1, 5, 3, 7)
-#define MIX2(a, b) __builtin_shufflevector(a, b, 0, 1, 4, 5)
-#define MIX2H(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
-#endif
-#define MIX_STEP(s)                                  \
-  for (int i = 0; i < VW; i++)                       \
-    if (!(i & s)) {                                  \
-      vf p = x[i], q = x[i + s];                     \
-      x[i] = MIX##s(p, q), x[i + s] = MIX##s##H(p, q); \
-    }
-
-/* n <= VW packed rows (n, Dp) become columns [j, j + VW) of `to` (Dp, ld); missing rows are zero columns */
-static inline void transpose_strip(const float *from, int64_t n, int64_t Dp, float *to, int64_t ld, int64_t j) {
-  for (int64_t d = 0; d < Dp; d += VW) {
-    vf x[VW];
-    for (int i = 0; i < VW; i++) x[i] = i < n ? v_load(from + i * Dp + d) : v_zero();
-    MIX_STEP(1)
-    MIX_STEP(2)
-#if defined(MICAK_ISA_AVX512) || defined(MICAK_ISA_AVX2)
-    MIX_STEP(4)
-#endif
-#if defined(MICAK_ISA_AVX512)
-    MIX_STEP(8)
-#endif
-    for (int i = 0; i < VW; i++) v_store(to + (d + i) * ld + j, x[i]);
+#define PS(name, a, b) (vf)_mm256_##name##_ps((__m256)(a), (__m256)(b))
+#define PD(name, a, b) (vf)_mm256_##name##_pd((__m256d)(a), (__m256d)(b))
+static inline void transpose_square(vf x[VW]) {
+  vf a[VW], b[VW];
+  UNROLL
+  for (int i = 0; i < VW; i += 2) a[i] = PS(unpacklo, x[i], x[i + 1]), a[i + 1] = PS(unpackhi, x[i], x[i + 1]);
+  UNROLL
+  for (int i = 0; i < VW; i += 4) {
+    b[i] = PD(unpacklo, a[i], a[i + 2]), b[i + 1] = PD(unpackhi, a[i], a[i + 2]);
+    b[i + 2] = PD(unpacklo, a[i + 1], a[i + 3]), b[i + 3] = PD(unpackhi, a[i + 1], a[i + 3]);
+  }
+  UNROLL
+  for (int c = 0; c < 4; c++) {
+    x[c] = (vf)_mm256_permute2f128_ps((__m256)b[c], (__m256)b[4 + c], 0x20);
+    x[4 + c] = (vf)_mm256_permute2f128_ps((__m256)b[c], (__m256)b[4 + c], 0x31);
   }
 }
+#else
+static inline void transpose_square(vf x[VW]) {
+  for (int i = 0; i < VW; i++)
+    for (int j = 0; j < i; j++) {
+      float t = x[i][j];
+      x[i][j] = x[j][i];
+      x[j][i] = t;
+    }
+}
+#endif
 /* rows l0 .. of a block (LANES, Dp) to columns of `to` (Dp, LANES), whole strips */
 static inline void transpose_block(const float *rows, int64_t first, int64_t Dp, float *to) {
-  for (int64_t s = first; s < STRIPS; s++) transpose_strip(rows + s * VW * Dp, VW, Dp, to, LANES, s * VW);
+  for (int64_t s = first; s < STRIPS; s++)
+    for (int64_t d = 0; d < Dp; d += VW) {
+      vf x[VW];
+      UNROLL
+      for (int i = 0; i < VW; i++) x[i] = v_load(rows + (s * VW + i) * Dp + d);
+      transpose_square(x);
+      UNROLL
+      for (int i = 0; i < VW; i++) v_store(to + (d + i) * LANES + s * VW, x[i]);
+    }
+}
+
+/* e^x for x <= 88, exactly 0 below -87 (-inf too) */
+static inline vf exp_to_zero(vf x) {
+#if defined(MICAK_ISA_AVX512)
+  __mmask16 some = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+  vf n = (vf)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  vf r = v_fma(n, v_set1(2.12194440e-4f), v_fma(n, v_set1(-0.693359375f), x)); /* n ln 2 in two parts, as v_exp */
+  vf q = v_fma(r, v_set1(1.381459806e-03f), v_set1(8.368716932e-03f));          /* (e^r - 1 - r) / r^2 */
+  q = v_fma(q, r, v_set1(4.166838806e-02f));
+  q = v_fma(q, r, v_set1(1.666652063e-01f));
+  q = v_fma(q, r, v_set1(4.999999345e-01f));
+  q = v_fma(v_fma(q, r, v_set1(1.0f)), r, v_set1(1.0f));
+  return (vf)_mm512_maskz_scalef_ps(some, (__m512)q, (__m512)n);
+#else
+  return v_exp_low(x);
+#endif
 }
 
 static inline float *take(float **scratch, int64_t floats) {
