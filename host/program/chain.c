@@ -8,7 +8,7 @@
 #include "program/executor.h"
 
 /* a chain is one instant: all that it touches lives at once, so it is kept short */
-enum { TILE_BYTES = 256 * 1024, TILE_LEAST = 32, TILE_MOST = 512, CHAIN_MOST = 8 };
+enum { TILE_BYTES = 1024 * 1024, TILE_LEAST = 36, TILE_MOST = 512, CHAIN_MOST = 8 };
 
 static int same_space(const micah_entry *a, const micah_entry *b) {
   return a->row_dim >= 0 && b->row_dim >= 0 && a->row_axis == b->row_axis && a->row_count == b->row_count;
@@ -168,7 +168,7 @@ static int64_t tile_rows(const mica_executor *x, const micah_group *group, uint8
       bytes += __builtin_popcount((unsigned)fresh) * p->values[v->root].count * (int64_t)mica_dtype_size(x->dtype);
     }
   }
-  int64_t rows = TILE_BYTES / (bytes > 0 ? bytes : 1) / 16 * 16;
+  int64_t rows = TILE_BYTES / (bytes > 0 ? bytes : 1) / 12 * 12;
   return rows < TILE_LEAST ? TILE_LEAST : rows > TILE_MOST ? TILE_MOST : rows;
 }
 

@@ -172,14 +172,13 @@ static inline void gemm_pack(float *out, const float *from, int64_t sk, int64_t 
   }
 }
 
-/* GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side a row
- * is read once for all panels: rows that are a power of two apart share few lines of cache. */
-enum { GEMM_WIDE = 64, GEMM_PANEL = GEMM_KB * GEMM_NR, GEMM_PACKED = GEMM_KB * GEMM_WIDE };
+/* up to GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side
+ * a row is read once for all panels: rows that are a power of two apart share few lines of cache. */
+enum { GEMM_WIDE = 256, GEMM_PANEL = GEMM_KB * GEMM_NR, GEMM_PACKED = GEMM_KB * GEMM_WIDE };
 static inline void gemm_pack_wide(float *out, const float *from, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
-  if (sn == 1 && nn == GEMM_WIDE) {
+  if (sn == 1 && nn % GEMM_NR == 0) {
     for (int64_t k = 0; k < kc; k++, from += sk, out += GEMM_NR)
-      GEMM_UNROLL
-      for (int j = 0; j < GEMM_WIDE / GEMM_NR; j++) {
+      for (int64_t j = 0; j < nn / GEMM_NR; j++) {
         v_store(out + j * GEMM_PANEL, v_load(from + j * GEMM_NR));
         v_store(out + j * GEMM_PANEL + VW, v_load(from + j * GEMM_NR + VW));
       }
@@ -195,10 +194,15 @@ static inline int gemm_in_place(int64_t m, int64_t sk, int64_t sn, int64_t kc, i
   return sn == 1 && nn % VW == 0 && m <= 64 && kc * sk <= 4096;
 }
 
-/* c (m x nn, rows ldc apart) = or += rows times B (a panel, or in place); a[i] row i of A, read from `shift` on. ldc
- * must leave room for GEMM_NR columns (VW when nn <= VW). `out`: the results of all m rows go there instead. */
-static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,
-                              const float *b, int64_t ldb, float *c, int64_t ldc, int add, const gemm_out *out) {
+/* c (m x nn, rows ldc apart) = or += rows times B; a[i] row i of A, read from `shift` on. B: panels as gemm_pack_wide
+ * leaves them, or in place (`stride` GEMM_NR, rows ldb apart). ldc must leave room for whole panels (VW columns where
+ * no more count). `out`: the results of all m rows go there instead, column j to its at + j.
+ *
+ * a tile's rows of A stay in the first cache while the panels come from the second, and its results fill rows from left
+ * to right: the other way round is a third slower. */
+static inline void gemm_panels(int64_t m, int64_t nn, int64_t kc, const float *const *a, int64_t shift, int64_t step,
+                               const float *b, int64_t ldb, int64_t stride, float *c, int64_t ldc, int add,
+                               const gemm_out *out) {
   gemm_out part = { 0 };
   const float *row[GEMM_MR];
   for (int64_t i = 0, mr; i < m; i += mr) {
@@ -207,7 +211,9 @@ static inline void gemm_panel(int64_t m, int64_t nn, int64_t kc, const float *co
     if (left > GEMM_MR && left < 2 * GEMM_MR) mr = (left + 1) / 2; /* no thin last tile */
     for (int64_t q = 0; q < mr; q++) row[q] = a[i + q] + shift;
     if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
-    gemm_tile[mr - 1][nn > VW](kc, row, step, b, ldb, c + i * ldc, ldc, add, out ? &part : NULL);
+    const float *panel = b;
+    for (int64_t j = 0; j < nn; j += GEMM_NR, panel += stride, part.at += GEMM_NR)
+      gemm_tile[mr - 1][nn - j > VW](kc, row, step, panel, ldb, c + i * ldc + j, ldc, add, out ? &part : NULL);
   }
 }
 

@@ -154,12 +154,10 @@ static int multiply_tile(const term *terms, int count, int64_t n, int64_t from, 
       const float *w = t->w + k * t->sk + from * t->sn;
       int in_place = gemm_in_place(n, t->sk, t->sn, kc, nn), last = out && s == count - 1 && k + kc == t->K;
       if (!in_place) gemm_pack_wide(panels, w, t->sk, t->sn, kc, nn);
-      for (int64_t j = 0; j < nn; j += GEMM_NR) {
-        gemm_out part;
-        if (last) part = (gemm_out){ out->bias, out->res, out->to, from + j };
-        gemm_panel(n, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, t->a, k, 1, in_place ? w + j : panels + j * GEMM_KB,
-                   in_place ? t->sk : GEMM_NR, c + j, LINEAR_COLS, written, last ? &part : NULL);
-      }
+      gemm_out part;
+      if (last) part = (gemm_out){ out->bias, out->res, out->to, from };
+      gemm_panels(n, nn, kc, t->a, k, 1, in_place ? w : panels, in_place ? t->sk : GEMM_NR,
+                  in_place ? GEMM_NR : GEMM_PANEL, c, LINEAR_COLS, written, last ? &part : NULL);
     }
   }
   if (!written) memset(c, 0, (size_t)(n * LINEAR_COLS) * sizeof *c);

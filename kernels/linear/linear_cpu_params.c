@@ -109,12 +109,12 @@ typedef struct block {
 
 enum { W_LD = LINEAR_IN };
 
-/* columns [from, from + n) of rows of x, n <= GEMM_WIDE, as panels. NULL rows are zeros */
-static void pack_x(float *const *x, int64_t from, int64_t col, int64_t kc, int64_t n, float *out) {
+/* n <= GEMM_WIDE columns of rows of x as panels. NULL rows are zeros */
+static void pack_x(float *const *x, int64_t col, int64_t kc, int64_t n, float *out) {
   static const float zero[GEMM_WIDE];
   for (int64_t k = 0; k < kc; k++, out += GEMM_NR) {
-    if (k + AHEAD < kc && x[k + AHEAD]) prefetch_row(x[k + AHEAD] + from * col, n);
-    gemm_pack_wide(out, x[k] ? x[k] + from * col : zero, 0, x[k] ? col : 1, 1, n);
+    if (k + AHEAD < kc && x[k + AHEAD] && col == 1) prefetch_row(x[k + AHEAD], n);
+    gemm_pack_wide(out, x[k] ? x[k] : zero, 0, x[k] ? col : 1, 1, n);
   }
 }
 
@@ -133,23 +133,12 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
   }
   for (int64_t j = 0; want_b && j < u->n_out; j++) u->b[j] += sum[j];
   if (!want_w) return;
-  for (int64_t j = 0; j < u->n_in; j += GEMM_WIDE) {
-    int64_t wide = u->n_in - j < GEMM_WIDE ? u->n_in - j : GEMM_WIDE;
-    int64_t next = 0;
-    pack_x(x, j, xcol, kc, wide, u->panels);
-    for (int64_t p = 0; p < wide; p += GEMM_NR) {
-      int right = wide - p > VW;
-      for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
-        int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
-        const float *rows[GEMM_MR];
-        if (j + GEMM_WIDE < u->n_in && xcol == 1) /* the next columns come while these are used */
-          for (int64_t q = 0; q < 4 && next < kc; q++, next++)
-            if (x[next]) prefetch_row(x[next] + j + GEMM_WIDE, GEMM_WIDE);
-        for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
-        gemm_tile[mr - 1][right](kc, rows, GEMM_MR, u->panels + p * GEMM_KB, GEMM_NR, u->w + i * W_LD + j + p, W_LD,
-                                 *written, NULL);
-      }
-    }
+  pack_x(x, xcol, kc, u->n_in, u->panels);
+  for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
+    int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
+    const float *rows[GEMM_MR];
+    for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
+    gemm_panels(mr, u->n_in, kc, rows, 0, GEMM_MR, u->panels, GEMM_NR, GEMM_PANEL, u->w + i * W_LD, W_LD, *written, NULL);
   }
   *written = 1;
 }
@@ -168,9 +157,7 @@ static int add_small(const block *u, int s, int64_t longest, const int32_t *offs
     sum_rows(rows, kc, u->n_out, u->b);
   }
   for (int64_t i = 0; i < u->n_out; i++) rows[i] = dz + i;
-  for (int64_t j = 0; j < u->n_in; j += GEMM_NR)
-    gemm_panel(u->n_out, u->n_in - j, kc, rows, 0, p.ready.row, x.at + u->in + j, x.row, u->w + j, W_LD, *written,
-               NULL);
+  gemm_panels(u->n_out, u->n_in, kc, rows, 0, p.ready.row, x.at + u->in, x.row, GEMM_NR, u->w, W_LD, *written, NULL);
   *written = 1;
   return 1;
 }

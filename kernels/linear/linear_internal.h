@@ -6,10 +6,10 @@
 #include "linear/linear.h"
 
 enum {
-  LINEAR_ROWS = 128,  /* rows of a tile: packing a panel of w costs about 1 / 30 of its use */
-  LINEAR_COLS = 64,   /* columns of a tile: the epilogue's width */
-  LINEAR_PANEL = 256 * 64, /* floats of the packed panels of LINEAR_COLS columns */
-  LINEAR_OUT = 132, LINEAR_IN = 256, LINEAR_TERMS = 256 /* block of w.d: (out x in), rows summed at a time */
+  LINEAR_ROWS = 144,  /* rows of a tile: packing w costs about a tenth of its use */
+  LINEAR_COLS = 256,  /* columns of a tile: rows are read once, and w's panels stay in the second cache */
+  LINEAR_PANEL = 256 * 256, /* floats of the packed panels of LINEAR_COLS columns */
+  LINEAR_OUT = 264, LINEAR_IN = 256, LINEAR_TERMS = 256 /* block of w.d: (out x in), rows summed at a time */
 };
 
 /* row offsets of the task's rows: every port with a row axis has the same */
@@ -70,15 +70,18 @@ typedef struct linear_cut {
 static inline linear_cut linear_cut_of(const mica_linear_args *a, int face) {
   int bit = face == MICA_BACKWARD ? MICA_D : MICA_TD;
   linear_cut cut = { .w = linear_wire(&a->w, bit), .b = linear_wire(&a->b, bit) };
+  int64_t groups = linear_groups(cut.w, a->B);
+  cut.n_in = (a->I + LINEAR_IN - 1) / LINEAR_IN;
   cut.n_out = (a->O + LINEAR_OUT - 1) / LINEAR_OUT;
+  if (groups * cut.n_out * cut.n_in < 8) /* work for few workers: smaller blocks */
+    cut.n_out = (a->O + LINEAR_OUT / 2 - 1) / (LINEAR_OUT / 2);
   if (a->O > 64) cut.n_out += cut.n_out & 1; /* even: two workers */
   cut.out = cut.n_out ? ((a->O + cut.n_out - 1) / cut.n_out + 5) / 6 * 6 : 6;
   cut.n_out = (a->O + cut.out - 1) / cut.out;
-  cut.n_in = (a->I + LINEAR_IN - 1) / LINEAR_IN;
   cut.fused = cut.w->data && cut.b->data && a->I > 0 &&
               (a->B <= 1 || (cut.w->slot == cut.b->slot &&
                              (cut.w->slot || !cut.w->task_stride == !cut.b->task_stride)));
-  cut.w_units = linear_groups(cut.w, a->B) * cut.n_out * cut.n_in;
+  cut.w_units = groups * cut.n_out * cut.n_in;
   cut.b_units = cut.fused ? 0 : linear_groups(cut.b, a->B) * cut.n_out;
   return cut;
 }

@@ -29,10 +29,8 @@ static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m
     const float *b = B.at + k * B.row + j0 * B.col;
     int in_place = gemm_in_place(m, B.row, B.col, kc, nn);
     if (!in_place) gemm_pack_wide(s->panels, b, B.row, B.col, kc, nn);
-    for (int64_t j = 0; j < nn; j += GEMM_NR)
-      gemm_panel(m, nn - j < GEMM_NR ? nn - j : GEMM_NR, kc, rows, k * A.col, A.col,
-                 in_place ? b + j : s->panels + j * GEMM_KB, in_place ? B.row : GEMM_NR, s->c + j, MATMUL_COLS,
-                 *written, NULL);
+    gemm_panels(m, nn, kc, rows, k * A.col, A.col, in_place ? b : s->panels, in_place ? B.row : GEMM_NR,
+                in_place ? GEMM_NR : GEMM_PANEL, s->c, MATMUL_COLS, *written, NULL);
     *written = 1;
   }
 }

@@ -15,7 +15,7 @@ static inline void matmul_sizes(const mica_matmul_args *a, int64_t b, int64_t *M
   *K = micak_rows(k, b, a->K);
 }
 
-enum { MATMUL_ROWS = 96, MATMUL_COLS = 64, MATMUL_PANEL = 256 * 64 };
+enum { MATMUL_ROWS = 96, MATMUL_COLS = 256, MATMUL_PANEL = 256 * 256 };
 enum { MATMUL_FLOATS = MATMUL_PANEL + MATMUL_ROWS * MATMUL_COLS };
 
 /* an output of one face: the wire that sums over tasks, and what it is the product of */
