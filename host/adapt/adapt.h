@@ -59,6 +59,7 @@ typedef struct micah_adapt_state {
   struct micah_adapt_solve   *solve;   /* implicit */
   struct micah_adapt_tangent *tangent; /* forward */
   struct micah_adapt_trial   *trial;   /* zero order */
+  struct micah_adapt_fused   *fused;   /* the whole loop in one kernel; then there is no `step` */
 } micah_adapt_state;
 
 /* one face at work */

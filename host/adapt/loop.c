@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "adapt/adapt.h"
+#include "adapt/fused.h"
 #include "common/op.h"
 #include "program/memory.h"
 
@@ -32,6 +33,11 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   mica_value *wants = micah_region_alloc(region, a->op.n_operands, sizeof *wants);
   if (!s || !wants) return MICA_ERR_MEMORY;
   int back = micah_face_runs(x, e, MICA_BACKWARD);
+  mica_status status = micah_fused_create(x, e, s);
+  if (status < 0 || s->fused) {
+    s->bytes = region->bytes - before;
+    return status;
+  }
   int sweep = back && (a->options.method == MICA_ADAPT_UNROLLED || a->options.method == MICA_ADAPT_TRUNCATED);
   mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
   options.passes = MICA_PASS_FORWARD | (sweep ? MICA_PASS_BACKWARD : 0);
@@ -45,7 +51,7 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
     if (starts || x->active[x->program->values[entry->binds[i].value].root])
       wants[options.n_wants++] = o->value;
   }
-  mica_status status = micah_inner_executor(x, e, a->step, &options, &s->step);
+  status = micah_inner_executor(x, e, a->step, &options, &s->step);
   if (status < 0) return status;
   s->ring = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->ring);
   s->stretch = micah_region_alloc(region, a->n_carry, sizeof *s->stretch);
@@ -217,13 +223,26 @@ static mica_status sweep_up(const micah_adapt_run *r) {
   return status;
 }
 
+mica_status mica_adapt_get_path(const mica_executor *x, int32_t index, const char **out) {
+  if (!x || !out || index < 0) return mica_error(MICA_ERR_INVALID, "mica_adapt_get_path: an argument is wrong");
+  int32_t n = 0;
+  for (int32_t e = 0; e < x->program->n_entries; e++) {
+    if (x->program->entries[e].inner != &micah_adapt_inner || !x->inner[e] || n++ != index) continue;
+    *out = ((const micah_adapt_state *)x->inner[e])->fused ? "mlp" : "steps";
+    return MICA_OK;
+  }
+  return mica_error(MICA_ERR_NOT_FOUND, "program %s has %d inner loops, there is none with index %d", x->program->name,
+                    n, index);
+}
+
 mica_status micah_adapt_face(mica_executor *x, int32_t e, int face) {
   const micah_entry *entry = &x->program->entries[e];
   const micah_adapt *a = entry->own;
   micah_adapt_run r = { x, e, a, x->inner[e], x->args[e] };
-  mica_status status = micah_inner_sizes(x, e, r.s->step);
+  mica_status status = r.s->fused ? MICA_OK : micah_inner_sizes(x, e, r.s->step);
   if (status >= 0) {
-    if (face == MICA_FORWARD) status = sweep_down(&r);
+    if (r.s->fused) status = face == MICA_FORWARD ? micah_fused_forward(&r) : micah_fused_back(&r);
+    else if (face == MICA_FORWARD) status = sweep_down(&r);
     else if (a->options.method == MICA_ADAPT_IMPLICIT) status = micah_adapt_solve_back(&r);
     else if (a->options.method == MICA_ADAPT_FORWARD) status = micah_adapt_tangent_back(&r);
     else if (a->options.method == MICA_ADAPT_ZERO_ORDER) status = micah_adapt_trial_back(&r);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "adapt/updates.h"
+#include "adapt/fused.h"
 #include "program/call.h"
 
 typedef struct maker {
@@ -272,6 +273,7 @@ mica_status mica_step_create(mica_context *context, const mica_program *loss, co
     status = make_optimality(&m);
     own->step.optimality = m.p;
   }
+  if (status >= 0) status = micah_mlp_match(loss, output_name, options, &own->step);
   if (status < 0) {
     mica_step_destroy(&own->step);
     return status;

@@ -87,6 +87,7 @@ struct mica_program {
   int32_t       c_axes, c_values, c_entries, c_outputs, c_calls, c_params, c_inputs;
   int64_t       param_count;
   uint8_t      *live;          /* [n_entries] reaches an output (seal) */
+  const struct micah_mlp_step *mlp; /* a step of gradient descent on a small network (adapt/fused.h); NULL: no */
 };
 
 /* record the first failure and return it; the program stays poisoned. */

@@ -90,6 +90,10 @@ typedef struct mica_adapt_report {
 } mica_adapt_report;
 MICA_API mica_status mica_adapt_get_report(const mica_executor *executor, int32_t index, mica_adapt_report *out);
 
+/* how the n-th adapt entry runs: "steps", one by one, or "mlp", the whole loop of a small network in one kernel, a task
+ * at a time */
+MICA_API mica_status mica_adapt_get_path(const mica_executor *executor, int32_t index, const char **out);
+
 /* ---- step programs of an inner loss and an update ---- */
 
 enum { MICA_RATE_ONE, MICA_RATE_TENSOR, MICA_RATE_ELEMENT }; /* one rate; one each parameter tensor; one each element */

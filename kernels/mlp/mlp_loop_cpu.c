@@ -1,0 +1,402 @@
+/* mlp_loop on the CPU. an activation is a row of lanes for each unit, one lane a row of the task; rows beyond the lanes
+ * come in further chunks. */
+#include "common/isa.h"
+#include "common/simd.h"
+#include "mlp/mlp_loop_internal.h"
+
+#define INLINE static inline __attribute__((always_inline))
+enum { BLOCK = 8, MOST = MICAK_MLP_LAYERS };
+
+/* what a call works in */
+typedef struct work {
+  const micak_mlp_loop *m;
+  int64_t row[MOST], weights;                /* floats of a row of weights; of all */
+  float *theta[MOST], *g[MOST], *u[MOST], *v[MOST], *h[MOST]; /* weights, gradient, cotangent, v = rates u, H v */
+  float *a[MOST + 1], *at[MOST + 1];         /* (in + 1, VW) inputs of each layer and outputs; tangents */
+  float *d[MOST + 1], *dt[MOST + 1];         /* (units, VW) cotangents */
+  float *rows[MOST], *rows_t[MOST];          /* (VW, row): activations by row, and tangents */
+} work;
+
+static work work_of(const micak_mlp_loop *m, float *at) {
+  work w = { .m = m, .weights = mlp_weights(m) };
+  float **all[] = { w.theta, w.g, w.u, w.v, w.h };
+  memset(at, 0, (size_t)micak_mlp_loop_scratch(m));
+  for (int l = 0; l < m->layers; l++) w.row[l] = mlp_row(m, l);
+  for (int i = 0; i < 5; i++)
+    for (int l = 0; l < m->layers; l++) {
+      all[i][l] = at;
+      at += m->width[l + 1] * w.row[l];
+    }
+  float **act[] = { w.a, w.at, w.d, w.dt };
+  for (int i = 0; i < 4; i++)
+    for (int l = 0; l <= m->layers; l++) {
+      act[i][l] = at;
+      at += (m->width[l] + (l < m->layers)) * VW;
+      /* the input of a bias is 1 and does not move */
+      for (int k = 0; i == 0 && l < m->layers && k < VW; k++) w.a[l][m->width[l] * VW + k] = 1;
+    }
+  for (int i = 0; i < 2; i++)
+    for (int l = 0; l < m->layers; l++) {
+      (i ? w.rows_t : w.rows)[l] = at;
+      /* without a bias, its column of the gradient is zero */
+      for (int r = 0; i == 0 && m->start[2 * l + 1].data && r < VW; r++) at[r * w.row[l] + m->width[l]] = 1;
+      at += VW * w.row[l];
+    }
+  return w;
+}
+
+/* ---- products ---- */
+
+/* z (n, VW) = w (n, in) a (in, VW); `add`: on top of z */
+INLINE void dense_block(const float *w, int64_t row, const float *a, int64_t in, float *z, const int n, const int add) {
+  vf sum[BLOCK];
+  for (int j = 0; j < n; j++) sum[j] = add ? v_load(z + j * VW) : v_zero();
+  for (int64_t i = 0; i < in; i++) {
+    vf x = v_load(a + i * VW);
+    for (int j = 0; j < n; j++) sum[j] = v_fma(v_set1(w[j * row + i]), x, sum[j]);
+  }
+  for (int j = 0; j < n; j++) v_store(z + j * VW, sum[j]);
+}
+INLINE void dense(const float *w, int64_t row, const float *a, int64_t in, float *z, int64_t out, const int add) {
+  int64_t o = 0;
+  for (; o + BLOCK <= out; o += BLOCK) dense_block(w + o * row, row, a, in, z + o * VW, BLOCK, add);
+  for (; o + 2 <= out; o += 2) dense_block(w + o * row, row, a, in, z + o * VW, 2, add);
+  for (; o < out; o++) dense_block(w + o * row, row, a, in, z + o * VW, 1, add);
+}
+/* d (in, VW) = w^T e (out, VW) */
+INLINE void turned_block(const float *w, int64_t row, const float *e, int64_t out, float *d, const int n,
+                         const int add) {
+  vf sum[BLOCK];
+  for (int j = 0; j < n; j++) sum[j] = add ? v_load(d + j * VW) : v_zero();
+  for (int64_t o = 0; o < out; o++) {
+    vf x = v_load(e + o * VW);
+    for (int j = 0; j < n; j++) sum[j] = v_fma(v_set1(w[o * row + j]), x, sum[j]);
+  }
+  for (int j = 0; j < n; j++) v_store(d + j * VW, sum[j]);
+}
+INLINE void turned(const float *w, int64_t row, const float *e, int64_t out, float *d, int64_t in, const int add) {
+  int64_t i = 0;
+  for (; i + BLOCK <= in; i += BLOCK) turned_block(w + i, row, e, out, d + i * VW, BLOCK, add);
+  for (; i + 2 <= in; i += 2) turned_block(w + i, row, e, out, d + i * VW, 2, add);
+  for (; i < in; i++) turned_block(w + i, row, e, out, d + i * VW, 1, add);
+}
+
+/* g (n, nv vectors) += sum over rows r of d (n, VW)[r] rows (r, row) */
+INLINE void outer_block(const float *d, const float *rows, int64_t row, int64_t count, float *g, const int n,
+                        const int nv) {
+  vf sum[4][4];
+  for (int o = 0; o < n; o++)
+    for (int v = 0; v < nv; v++) sum[o][v] = v_load(g + o * row + v * VW);
+  for (int64_t r = 0; r < count; r++) {
+    vf x[4];
+    for (int v = 0; v < nv; v++) x[v] = v_load(rows + r * row + v * VW);
+    for (int o = 0; o < n; o++) {
+      vf e = v_set1(d[o * VW + r]);
+      for (int v = 0; v < nv; v++) sum[o][v] = v_fma(e, x[v], sum[o][v]);
+    }
+  }
+  for (int o = 0; o < n; o++)
+    for (int v = 0; v < nv; v++) v_store(g + o * row + v * VW, sum[o][v]);
+}
+INLINE void outer_columns(const float *d, const float *rows, int64_t row, int64_t count, float *g, int64_t out,
+                          const int nv) {
+  int64_t o = 0;
+  for (; o + 4 <= out; o += 4) outer_block(d + o * VW, rows, row, count, g + o * row, 4, nv);
+  for (; o < out; o++) outer_block(d + o * VW, rows, row, count, g + o * row, 1, nv);
+}
+static void outer(const float *d, const float *rows, int64_t row, int64_t count, float *g, int64_t out) {
+  int64_t c = 0;
+  for (; c + 3 * VW <= row; c += 3 * VW) outer_columns(d, rows + c, row, count, g + c, out, 3);
+  for (; c < row; c += VW) outer_columns(d, rows + c, row, count, g + c, out, 1);
+}
+
+/* (n, VW) -> rows (count, row) */
+static void by_row(const float *a, int64_t n, int64_t count, float *rows, int64_t row) {
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const float *p = a + i * VW;
+    for (int64_t r = 0; r < count; r++) {
+      float *to = rows + r * row + i;
+      to[0] = p[r], to[1] = p[VW + r], to[2] = p[2 * VW + r], to[3] = p[3 * VW + r];
+    }
+  }
+  for (; i < n; i++)
+    for (int64_t r = 0; r < count; r++) rows[r * row + i] = a[i * VW + r];
+}
+
+/* ---- a task ---- */
+
+INLINE vf act_value(vf z, const int act) {
+  return act == MICA_ACT_RELU ? v_max(z, v_zero()) : act == MICA_ACT_TANH ? v_tanh(z) : v_sigmoid(z);
+}
+/* slope and curvature from the value */
+INLINE vf act_slope(vf a, const int act) {
+  if (act == MICA_ACT_RELU) return v_keep(v_gt(a, v_zero()), v_set1(1));
+  return act == MICA_ACT_TANH ? v_fma(-a, a, v_set1(1)) : v_fma(-a, a, a);
+}
+INLINE vf act_curve(vf a, vf slope, const int act) {
+  return act == MICA_ACT_TANH ? -2.0f * a * slope : slope * v_fma(v_set1(-2), a, v_set1(1));
+}
+
+typedef struct data {
+  const float *x, *y;
+  int64_t      rows;
+} data;
+
+/* activations of a chunk, and the residual times `scale` as the last cotangent; returns the sum of squares */
+INLINE float down(work *w, const data *t, int64_t first, int64_t count, float scale, const int act) {
+  const micak_mlp_loop *m = w->m;
+  const int last = m->layers;
+  const int64_t in = m->width[0], out = m->width[last];
+  for (int64_t i = 0; i < in; i++)
+    for (int r = 0; r < VW; r++) w->a[0][i * VW + r] = r < count ? t->x[(first + r) * in + i] : 0;
+  for (int64_t r = 0; r < count; r++)
+    memcpy(w->rows[0] + r * w->row[0], t->x + (first + r) * in, (size_t)in * sizeof(float));
+  for (int l = 0; l < last; l++) {
+    dense(w->theta[l], w->row[l], w->a[l], m->width[l] + 1, w->a[l + 1], m->width[l + 1], 0);
+    if (l + 1 == last) break;
+    for (int64_t i = 0; i < m->width[l + 1]; i++) {
+      float *at = w->a[l + 1] + i * VW;
+      v_store(at, act_value(v_load(at), act));
+    }
+  }
+  vf squares = v_zero();
+  for (int64_t o = 0; o < out; o++) {
+    vf y = v_load_strided(t->y + first * out + o, out, count);
+    vf e = v_load(w->a[last] + o * VW) - y;
+    e = count < VW ? v_keep(v_lt(v_load((const float[32]){ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }),
+                                 v_set1((float)count)), e) : e;
+    squares = v_fma(e, e, squares);
+    v_store(w->d[last] + o * VW, scale * e);
+  }
+  return v_sum(squares);
+}
+
+/* cotangents of every layer's sums: d[l + 1] becomes that of z_l */
+INLINE void up(work *w, const int act) {
+  const micak_mlp_loop *m = w->m;
+  for (int l = m->layers - 1; l > 0; l--) {
+    turned(w->theta[l], w->row[l], w->d[l + 1], m->width[l + 1], w->d[l], m->width[l], 0);
+    for (int64_t i = 0; i < m->width[l]; i++) {
+      float *d = w->d[l] + i * VW;
+      v_store(d, v_load(d) * act_slope(v_load(w->a[l] + i * VW), act));
+    }
+  }
+}
+
+/* g = the gradient of L at theta; returns L */
+INLINE float gradient(work *w, const data *t, const int act) {
+  const micak_mlp_loop *m = w->m;
+  const float scale = 2.0f / (float)t->rows;
+  float sum = 0;
+  memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
+  for (int64_t first = 0; first < t->rows; first += VW) {
+    int64_t count = t->rows - first < VW ? t->rows - first : VW;
+    sum += down(w, t, first, count, scale, act);
+    up(w, act);
+    for (int l = 0; l < m->layers; l++) {
+      if (l) by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
+      outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], m->width[l + 1]);
+    }
+  }
+  return sum / (float)t->rows;
+}
+
+/* h = H v; `want`: g too */
+INLINE void curvature(work *w, const data *t, int want, const int act) {
+  const micak_mlp_loop *m = w->m;
+  const int last = m->layers;
+  const float scale = 2.0f / (float)t->rows;
+  memset(w->h[0], 0, (size_t)w->weights * sizeof(float));
+  if (want) memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
+  for (int64_t first = 0; first < t->rows; first += VW) {
+    int64_t count = t->rows - first < VW ? t->rows - first : VW;
+    down(w, t, first, count, scale, act);
+    /* tangents: zt = w at + v a. the slope is taken on the way, and zt is left in dt for the curvature */
+    for (int l = 0; l < last; l++) {
+      dense(w->v[l], w->row[l], w->a[l], m->width[l] + 1, w->at[l + 1], m->width[l + 1], 0);
+      if (l) dense(w->theta[l], w->row[l], w->at[l], m->width[l], w->at[l + 1], m->width[l + 1], 1);
+      if (l + 1 == last) break;
+      for (int64_t i = 0; i < m->width[l + 1]; i++) {
+        float *at = w->at[l + 1] + i * VW;
+        vf zt = v_load(at), slope = act_slope(v_load(w->a[l + 1] + i * VW), act);
+        v_store(w->dt[l + 1] + i * VW, zt);
+        v_store(at, zt * slope);
+      }
+    }
+    for (int64_t o = 0; o < m->width[last]; o++) {
+      vf e = v_load(w->at[last] + o * VW);
+      for (int r = (int)count; r < VW; r++) e[r] = 0;
+      v_store(w->dt[last] + o * VW, scale * e);
+    }
+    for (int l = last - 1; l > 0; l--) {
+      float buffer[MICAK_MLP_WIDTH * VW] __attribute__((aligned(64)));
+      turned(w->theta[l], w->row[l], w->d[l + 1], m->width[l + 1], w->d[l], m->width[l], 0);
+      turned(w->theta[l], w->row[l], w->dt[l + 1], m->width[l + 1], buffer, m->width[l], 0);
+      turned(w->v[l], w->row[l], w->d[l + 1], m->width[l + 1], buffer, m->width[l], 1);
+      for (int64_t i = 0; i < m->width[l]; i++) {
+        vf a = v_load(w->a[l] + i * VW), slope = act_slope(a, act), d = v_load(w->d[l] + i * VW);
+        vf moved = v_load(buffer + i * VW) * slope;
+        if (act != MICA_ACT_RELU) moved = v_fma(act_curve(a, slope, act) * v_load(w->dt[l] + i * VW), d, moved);
+        v_store(w->dt[l] + i * VW, moved);
+        v_store(w->d[l] + i * VW, d * slope);
+      }
+    }
+    for (int l = 0; l < last; l++) {
+      if (l) {
+        by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
+        by_row(w->at[l], m->width[l], count, w->rows_t[l], w->row[l]);
+      }
+      outer(w->dt[l + 1], w->rows[l], w->row[l], count, w->h[l], m->width[l + 1]);
+      if (l) outer(w->d[l + 1], w->rows_t[l], w->row[l], count, w->h[l], m->width[l + 1]);
+      if (want) outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], m->width[l + 1]);
+    }
+  }
+}
+
+/* ---- weights in and out ---- */
+
+/* a layer's weights and bias from (out, in) and (out) numbers; NULL: zeros */
+static void load_layer(const work *w, int l, const float *weight, const float *bias, float *to) {
+  const int64_t in = w->m->width[l];
+  for (int64_t o = 0; o < w->m->width[l + 1]; o++) {
+    float *row = to + o * w->row[l];
+    if (weight) memcpy(row, weight + o * in, (size_t)in * sizeof *row);
+    else memset(row, 0, (size_t)in * sizeof *row);
+    row[in] = bias ? bias[o] : 0;
+  }
+}
+static void store_layer(const work *w, int l, const float *from, float *weight, float *bias) {
+  const int64_t in = w->m->width[l];
+  for (int64_t o = 0; o < w->m->width[l + 1]; o++) {
+    if (weight) memcpy(weight + o * in, from + o * w->row[l], (size_t)in * sizeof *from);
+    if (bias) bias[o] = from[o * w->row[l] + in];
+  }
+}
+static void load_wires(const work *w, const mica_wire *wires, int64_t b, float *const *to) {
+  for (int l = 0; l < w->m->layers; l++)
+    load_layer(w, l, micak_task(&wires[2 * l], NULL, b), micak_task(&wires[2 * l + 1], NULL, b), to[l]);
+}
+
+static float rate_of(const micak_mlp_loop *m, int param, int64_t b, int64_t step) {
+  const float *at = micak_task(&m->rate[param], NULL, b);
+  return at ? at[step * m->rate_step[param]] : 0;
+}
+
+/* to = rate from, all layers: a column's rate is that of the weights or of the bias */
+static void times_rate(const work *w, float *const *to, float *const *from, int64_t b, int64_t step) {
+  const micak_mlp_loop *m = w->m;
+  for (int l = 0; l < m->layers; l++) {
+    const vf rate = v_set1(rate_of(m, 2 * l, b, step));
+    const float bias = rate_of(m, 2 * l + 1, b, step);
+    for (int64_t o = 0; o < m->width[l + 1]; o++) {
+      float *t = to[l] + o * w->row[l];
+      const float *f = from[l] + o * w->row[l];
+      for (int64_t i = 0; i < w->row[l]; i += VW) v_store(t + i, rate * v_load(f + i));
+      t[m->width[l]] = bias * f[m->width[l]];
+    }
+  }
+}
+
+static data data_of(const micak_mlp_loop *m, int64_t b) {
+  return (data){ micak_task(&m->x, m->offsets, b), micak_task(&m->y, m->offsets, b), micak_rows(m->offsets, b, m->R) };
+}
+
+INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count,
+                           const int act) {
+  work w = work_of(m, exec->scratch);
+  for (int64_t b = begin; b < begin + count; b++) {
+    data t = data_of(m, b);
+    float *loss = micak_task(&m->loss, NULL, b);
+    load_wires(&w, m->start, b, w.theta);
+    for (int64_t k = 0; k < m->steps; k++) {
+      float value = gradient(&w, &t, act);
+      if (loss) loss[k] = value;
+      times_rate(&w, w.v, w.g, b, k);
+      for (int64_t i = 0; i < w.weights; i += VW) v_store(w.theta[0] + i, v_load(w.theta[0] + i) - v_load(w.v[0] + i));
+      for (int l = 0; k + 1 < m->steps && l < m->layers; l++) {
+        float *at[2];
+        for (int i = 0; i < 2; i++) {
+          int64_t n = m->width[l + 1] * (i ? 1 : m->width[l]);
+          at[i] = m->kept[2 * l + i] ? m->kept[2 * l + i] + (k * m->B + b) * n : NULL;
+        }
+        store_layer(&w, l, w.theta[l], at[0], at[1]);
+      }
+    }
+    for (int l = 0; l < m->layers; l++)
+      store_layer(&w, l, w.theta[l], micak_task(&m->last[2 * l], NULL, b), micak_task(&m->last[2 * l + 1], NULL, b));
+  }
+  return MICA_OK;
+}
+
+/* -<g, u> of a layer's weights and of its bias */
+static void rate_slopes(const work *w, float *out) {
+  const micak_mlp_loop *m = w->m;
+  for (int l = 0; l < m->layers; l++) {
+    float weights = 0, bias = 0;
+    for (int64_t o = 0; o < m->width[l + 1]; o++) {
+      const float *g = w->g[l] + o * w->row[l], *u = w->u[l] + o * w->row[l];
+      vf sum = v_zero();
+      for (int64_t i = 0; i < w->row[l]; i += VW) sum = v_fma(v_load(g + i), v_load(u + i), sum);
+      float both = g[m->width[l]] * u[m->width[l]];
+      weights += v_sum(sum) - both, bias += both;
+    }
+    out[2 * l] = -weights, out[2 * l + 1] = -bias;
+  }
+}
+
+INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count,
+                            const int act) {
+  work w = work_of(m, exec->scratch);
+  for (int64_t b = begin; b < begin + count; b++) {
+    data t = data_of(m, b);
+    const float *loss_d = micak_task(&m->loss_d, NULL, b);
+    const int slopes = m->rate_back || loss_d;
+    load_wires(&w, m->last_d, b, w.u);
+    for (int64_t k = m->steps - 1; k >= m->stop; k--) {
+      if (!m->first_order || slopes) {
+        if (k == 0) load_wires(&w, m->start, b, w.theta);
+        for (int l = 0; k > 0 && l < m->layers; l++) {
+          int64_t n = m->width[l + 1];
+          const float *bias = m->kept[2 * l + 1] ? m->kept[2 * l + 1] + ((k - 1) * m->B + b) * n : NULL;
+          load_layer(&w, l, m->kept[2 * l] + ((k - 1) * m->B + b) * n * m->width[l], bias, w.theta[l]);
+        }
+        if (m->first_order) gradient(&w, &t, act);
+        else {
+          times_rate(&w, w.v, w.u, b, k);
+          curvature(&w, &t, slopes, act);
+        }
+      }
+      if (m->rate_back) rate_slopes(&w, m->rate_back + (b * m->steps + k) * MICAK_MLP_PARAMS);
+      for (int64_t i = 0; !m->first_order && i < w.weights; i += VW)
+        v_store(w.u[0] + i, v_load(w.u[0] + i) - v_load(w.h[0] + i));
+      for (int64_t i = 0; loss_d && i < w.weights; i += VW)
+        v_store(w.u[0] + i, v_fma(v_set1(loss_d[k]), v_load(w.g[0] + i), v_load(w.u[0] + i)));
+    }
+    for (int l = 0; l < m->layers; l++) {
+      float *bias = m->back[2 * l + 1] ? m->back[2 * l + 1] + b * m->width[l + 1] : NULL;
+      store_layer(&w, l, w.u[l], m->back[2 * l] + b * m->width[l + 1] * m->width[l], bias);
+    }
+  }
+  return MICA_OK;
+}
+
+/* one copy for each activation */
+#define BY_ACT(face)                                                                              \
+  static mica_status face##_relu(const mica_exec *e, const micak_mlp_loop *m, int64_t f, int64_t n) { \
+    return face(e, m, f, n, MICA_ACT_RELU);                                                       \
+  }                                                                                               \
+  static mica_status face##_tanh(const mica_exec *e, const micak_mlp_loop *m, int64_t f, int64_t n) { \
+    return face(e, m, f, n, MICA_ACT_TANH);                                                       \
+  }                                                                                               \
+  static mica_status face##_sigmoid(const mica_exec *e, const micak_mlp_loop *m, int64_t f, int64_t n) { \
+    return face(e, m, f, n, MICA_ACT_SIGMOID);                                                    \
+  }                                                                                               \
+  CPU_KERNEL(mlp_loop_##face) {                                                                   \
+    const micak_mlp_loop *m = args;                                                               \
+    return m->act == MICA_ACT_RELU   ? face##_relu(exec, m, first, count)                         \
+           : m->act == MICA_ACT_TANH ? face##_tanh(exec, m, first, count)                         \
+                                     : face##_sigmoid(exec, m, first, count);                     \
+  }
+BY_ACT(forward)
+BY_ACT(backward)

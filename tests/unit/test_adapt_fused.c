@@ -1,0 +1,218 @@
+/* the inner loop of a small network in one kernel: the results of the steps one by one in double, for every shape, for
+ * any packing; and when it is not taken */
+#include "adapt_support.h"
+#include "mica/adapt.h"
+
+enum { TASKS = 5 };
+
+typedef struct shape {
+  int         layers;
+  int64_t     width[5], rows;
+  const char *act;
+  int         bias, rates, stepped, first_order;
+  int64_t     steps, last;             /* last 0: not truncated */
+} shape;
+
+static mica_program *network(mica_context *context, const shape *s) {
+  mica_program *p;
+  OK(mica_program_create(context, "network", &p));
+  int32_t point = mica_program_axis(p, "point", MICA_NO_AXIS);
+  int64_t one = 1;
+  mica_value x = mica_program_input(p, "x", MICA_F32, point, 1, &s->width[0]);
+  mica_value y = mica_program_input(p, "y", MICA_F32, point, 1, &s->width[s->layers]);
+  for (int l = 0; l < s->layers; l++) {
+    char w[16], b[16], act[24];
+    snprintf(w, sizeof w, "w%d", l), snprintf(b, sizeof b, "b%d", l), snprintf(act, sizeof act, "act=%s", s->act);
+    mica_bind binds[] = { { "x", x }, { "w", param(p, w, s->width[l + 1], s->width[l]) }, { "b", -1 } };
+    if (s->bias) binds[2].value = param(p, b, s->width[l + 1], 0);
+    x = mica_program_op(p, w, "linear", l + 1 < s->layers ? act : NULL, s->bias ? 3 : 2, binds);
+  }
+  mica_value mean = op1(p, "mean", "mean", "axis=row", "x", op2(p, "rows", "mse", NULL, "pred", x, "target", y));
+  OK(mica_program_output(p, "loss", mica_program_reshape(p, mean, 0, &one)));
+  OK(mica_program_seal(p));
+  return p;
+}
+
+/* outputs: the query's loss, and every inner loss */
+static mica_program *few_shot(mica_context *context, const shape *s) {
+  mica_program *loss = network(context, s), *p;
+  mica_step_options options = MICA_STEP_OPTIONS_INIT;
+  options.rates = s->rates, options.first_order = s->first_order;
+  mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
+  adapt.steps = s->steps;
+  if (s->last) adapt.method = MICA_ADAPT_TRUNCATED, adapt.last = s->last;
+  mica_step *step;
+  OK(mica_step_create(context, loss, "loss", &options, &step));
+  OK(mica_program_create(context, "few shot", &p));
+  int32_t support = mica_program_axis(p, "support", MICA_NO_AXIS), query = mica_program_axis(p, "query", MICA_NO_AXIS);
+  mica_bind inside[32], outside[32];
+  char names[32][32];
+  int n = 0, m = 0;
+  for (int i = 0; i < 2; i++) {
+    int64_t width = s->width[i ? s->layers : 0];
+    inside[n++] = (mica_bind){ i ? "y" : "x", mica_program_input(p, i ? "sy" : "sx", MICA_F32, support, 1, &width) };
+    outside[m++] = (mica_bind){ i ? "y" : "x", mica_program_input(p, i ? "qy" : "qx", MICA_F32, query, 1, &width) };
+  }
+  mica_value v;
+  int first = n;
+  for (int i = 0; (v = mica_program_get_param(loss, i)) >= 0; i++) {
+    mica_value_info info;
+    OK(mica_program_info(loss, v, &info));
+    inside[n++] = (mica_bind){ info.name, mica_program_param(p, info.name, info.rank, info.shape, info.init, 0) };
+  }
+  int last = n;
+  for (int k = s->rates == MICA_RATE_ONE ? last - 1 : first; k < last; k++) {
+    snprintf(names[n], sizeof names[n], s->rates == MICA_RATE_ONE ? "rate" : "rate.%s", inside[k].port);
+    v = mica_program_param(p, names[n], s->stepped, &s->steps, (mica_init){ 0, 0 }, 0);
+    inside[n] = (mica_bind){ names[n], v };
+    n++;
+  }
+  mica_value adapted = mica_program_adapt_step(p, "inner", step, &adapt, n, inside);
+  OK(adapted);
+  for (int k = first; k < last; k++) {
+    char port[48];
+    snprintf(port, sizeof port, "last.next.%s", inside[k].port);
+    outside[m++] = (mica_bind){ inside[k].port, mica_program_port(p, adapted, port) };
+  }
+  OK(mica_program_output(p, "query", mica_program_call(p, "outer", loss, m, outside)));
+  OK(mica_program_output(p, "inner", mica_program_port(p, adapted, "loss")));
+  OK(mica_program_seal(p));
+  mica_step_destroy(step);
+  mica_program_destroy(loss);
+  return p;
+}
+
+static const int32_t ragged[] = { 0, 1, 4, 6, 7, 9 };
+
+static bench bench_of(const shape *s, mica_program *p, int per_task, int is_ragged) {
+  bench b = { .program = p, .fused = 1, .tasks = TASKS, .per_task = per_task, .params_only = 1 };
+  b.rows[0] = b.rows[1] = TASKS * s->rows;
+  b.longest[0] = b.longest[1] = s->rows;
+  if (is_ragged) b.offsets[0] = ragged, b.rows[0] = 9, b.longest[0] = 3;
+  b.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
+  bench_fill(&b, 41);
+  /* weights of the size that training starts from, so that no step runs away */
+  mica_value v;
+  for (int i = 0; (v = mica_program_get_param(p, i)) >= 0; i++) {
+    mica_value_info info;
+    OK(mica_program_info(p, v, &info));
+    double scale = info.rank == 2 ? 1 / sqrt((double)info.shape[1]) : strncmp(info.name, "rate", 4) ? 1 : 0.2;
+    for (int t = 0; t < (per_task ? TASKS : 1); t++)
+      for (int64_t k = 0; k < info.count; k++)
+        b.param[0][t * mica_program_param_count(p) + info.offset + k] *= scale;
+  }
+  return b;
+}
+
+static char where[64];
+
+static void compare(const double *got, const double *expected, int64_t n, const char *what) {
+  double scale = 0;
+  for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(expected[i]));
+  for (int64_t i = 0; i < n; i++)
+    if (!(fabs(got[i] - expected[i]) <= 3e-5 * (scale + 1e-3)))
+      fail_msg("%s: %s[%d]: %.9g, in double %.9g (scale %g)", where, what, (int)i, got[i], expected[i], scale);
+}
+
+static void check(mica_context *context, const shape *s) {
+  mica_program *p = few_shot(context, s);
+  for (int kind = 0; kind < 4; kind++) {
+    snprintf(where, sizeof where, "%d layers of %s, %d", s->layers, s->act, kind);
+    bench exact = bench_of(s, p, kind & 1, kind >> 1), quick = bench_of(s, p, kind & 1, kind >> 1);
+    exact.backend = MICA_REF, exact.dtype = MICA_F64;
+    quick.backend = MICA_CPU, quick.dtype = MICA_F32;
+    bench_run(context, &exact);
+    bench_run(context, &quick);
+    compare(quick.output[0][0], exact.output[0][0], exact.output_count[0], "query");
+    compare(quick.output[1][0], exact.output[1][0], exact.output_count[1], "inner");
+    mica_value v;
+    for (int i = 0; (v = mica_program_get_param(p, i)) >= 0; i++) {
+      mica_value_info info;
+      OK(mica_program_info(p, v, &info));
+      for (int t = 0; t < (kind & 1 ? TASKS : 1); t++) {
+        int64_t at = t * mica_program_param_count(p) + info.offset;
+        compare(quick.param[1] + at, exact.param[1] + at, info.count, info.name);
+      }
+    }
+    bench_free(&exact);
+    bench_free(&quick);
+  }
+  /* the kernel is what ran */
+  mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+  int64_t rows[] = { TASKS * s->rows, TASKS * s->rows }, longest[] = { s->rows, s->rows };
+  options.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD, options.fused = 1, options.tasks = TASKS;
+  options.rows = rows, options.longest = longest;
+  for (int backend = MICA_REF; backend <= MICA_CPU; backend++) {
+    mica_executor *x;
+    const char *path;
+    options.backend = backend;
+    OK(mica_executor_create(context, p, &options, &x));
+    OK(mica_adapt_get_path(x, 0, &path));
+    assert_string_equal(path, backend == MICA_CPU ? "mlp" : "steps");
+    mica_executor_destroy(x);
+  }
+  mica_program_destroy(p);
+}
+
+static void test_shapes(void **state) {
+  (void)state;
+  static const shape shapes[] = {
+    { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0 },
+    { 3, { 1, 40, 40, 1 }, 10, "tanh", 1, MICA_RATE_ONE, 0, 0, 5, 0 },
+    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0 },
+    { 4, { 5, 17, 16, 33, 3 }, 16, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0 },
+    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0 },
+    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 1, 2, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2 },
+  };
+  for (int isa = MICA_ISA_PORTABLE; isa <= MICA_ISA_AVX512; isa++) {
+    mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
+    mica_context *context;
+    options.threads = 2, options.isa = isa;
+    OK(mica_context_create(&options, &context));
+    if (mica_context_get_isa(context) == isa)
+      for (int i = 0; i < MICA_COUNT(shapes); i++) check(context, &shapes[i]);
+    mica_context_destroy(context);
+  }
+}
+
+/* a task has the same bits alone as among others, and sums the same bits for any number of threads */
+static void test_bits(void **state) {
+  (void)state;
+  shape s = { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_TENSOR, 1, 0, 3, 0 };
+  bench b[3];
+  mica_program *p[3];
+  mica_context *contexts[3];
+  for (int i = 0; i < 3; i++) {
+    mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
+    options.threads = i ? 3 : 1;
+    OK(mica_context_create(&options, &contexts[i]));
+    p[i] = few_shot(contexts[i], &s);
+    b[i] = bench_of(&s, p[i], i == 2, 0);
+    b[i].backend = MICA_CPU, b[i].dtype = MICA_F32;
+    int64_t n = mica_program_param_count(p[i]);
+    for (int t = 0; i == 2 && t < TASKS; t++) memcpy(b[2].param[0] + t * n, b[0].param[0], sizeof(double) * (size_t)n);
+    for (int k = 0; k < 4; k++)
+      memcpy(b[i].input[k][0], b[0].input[k][0], sizeof(double) * (size_t)b[0].input_count[k]);
+    for (int k = 0; k < 2; k++)
+      memcpy(b[i].output[k][1], b[0].output[k][1], sizeof(double) * (size_t)b[0].output_count[k]);
+    bench_run(contexts[i], &b[i]);
+  }
+  for (int64_t k = 0; k < b[0].param_count; k++) {
+    float sum = 0;
+    for (int t = 0; t < TASKS; t++) sum += (float)b[2].param[1][t * b[0].param_count + k];
+    assert_true(b[0].param[1][k] == b[1].param[1][k]);
+    assert_true((double)sum == b[0].param[1][k]);
+  }
+  for (int i = 0; i < 3; i++) {
+    bench_free(&b[i]);
+    mica_program_destroy(p[i]);
+    mica_context_destroy(contexts[i]);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = { cmocka_unit_test(test_shapes), cmocka_unit_test(test_bits) };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
