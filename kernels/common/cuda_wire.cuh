@@ -1,5 +1,5 @@
-/* cuda_wire.cuh: wires and ports as device code sees them. slots and offsets are device data: launchers must not look at
- * them, kernels find tasks and lengths here. no op logic.
+/* cuda_wire.cuh: wires and ports as device code sees them. slots and offsets are device data: launchers must not look
+ * at them, kernels find tasks and lengths here. no op logic.
  *
  * an output wire sums the tasks of equal slot in task order: the block of the first task of a slot does all of them
  *   if (wire_follows(w, offsets, b)) return;
@@ -48,6 +48,20 @@ __device__ __forceinline__ int64_t wire_index(const mica_wire &w, int64_t at) {
 /* overwrite or add, as the wire says */
 __device__ __forceinline__ void wire_store(const mica_wire &w, float *at, double value) {
   *at = w.flags & MICA_ADD ? (float)((double)*at + value) : (float)value;
+}
+
+/* element `at` of an f32 or bf16 wire; writing rounds to nearest even */
+__device__ __forceinline__ float wire_get(const mica_wire &w, int64_t at) {
+  if (w.dtype == MICA_F32) return static_cast<const float *>(w.data)[at];
+  return __uint_as_float((uint32_t)static_cast<const uint16_t *>(w.data)[at] << 16);
+}
+__device__ __forceinline__ void wire_put(const mica_wire &w, int64_t at, float value, bool add) {
+  if (add) value += wire_get(w, at);
+  uint32_t u = __float_as_uint(value);
+  if (w.dtype == MICA_F32) static_cast<float *>(w.data)[at] = value;
+  else
+    static_cast<uint16_t *>(w.data)[at] =
+        (uint16_t)(value != value ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
 /* host: may this wire be read and written 16 bytes at a time along rows of `columns`? */

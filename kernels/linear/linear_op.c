@@ -1,4 +1,5 @@
 /* tables of linear */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "linear/linear_internal.h"
@@ -86,6 +87,11 @@ CPU_DISPATCH(linear_jvp)
 CPU_DISPATCH(linear_backward_jvp)
 CPU_DISPATCH(linear_backward_jvp_params)
 REF_PROTOS(linear);
+CUDA_PROTOS(linear)
+#ifdef MICA_HAVE_CUDA
+void micak_linear_backward_cuda_split(const void *args, mica_split *split);
+void micak_linear_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 
 static const mica_kernel linear_kernels[] = {
   REF_KERNELS(linear),
@@ -95,6 +101,8 @@ static const mica_kernel linear_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_backward_jvp_params_cpu, split_backward_jvp_params },
+  CUDA_KERNELS_WITH(linear, MICA_F32, NULL, micak_linear_backward_cuda_split, NULL, micak_linear_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(linear, MICA_BF16, NULL, micak_linear_backward_cuda_split, NULL, micak_linear_backward_jvp_cuda_split)
 };
 
 /* ---- cases ---- */

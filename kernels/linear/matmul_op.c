@@ -1,4 +1,5 @@
 /* tables of matmul */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "linear/matmul_internal.h"
@@ -80,6 +81,7 @@ CPU_DISPATCH(matmul_backward)
 CPU_DISPATCH(matmul_jvp)
 CPU_DISPATCH(matmul_backward_jvp)
 REF_PROTOS(matmul);
+CUDA_PROTOS(matmul)
 
 static const mica_kernel matmul_kernels[] = {
   REF_KERNELS(matmul),
@@ -87,6 +89,8 @@ static const mica_kernel matmul_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_matmul_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_matmul_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_matmul_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS(matmul, MICA_F32)
+  CUDA_KERNELS(matmul, MICA_BF16)
 };
 
 static const mica_case matmul_cases[] = {

@@ -1,0 +1,137 @@
+/* product_end.cuh: what happens to a finished tile: through a slab of shared memory, so that lanes run along columns of
+ * whatever lies where, with bias, activation and residual on the way. */
+#ifndef MICA_KERNELS_LINEAR_PRODUCT_END_CUH
+#define MICA_KERNELS_LINEAR_PRODUCT_END_CUH
+
+#include "linear/linear_act.cuh"
+#include "linear/product_internal.cuh"
+
+/* N neighbouring columns of an f32 or bf16 wire; N 4 only where all are f32, aligned and side by side */
+template <int N>
+static __device__ __forceinline__ void product_load(const product_rows &r, int64_t i, int64_t j, float (&x)[N]) {
+  if (r.at < 0) {
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] = 0;
+  } else if (N == 4) {
+    float4 f = *reinterpret_cast<const float4 *>(static_cast<const float *>(r.wire.data) + r.place(i, j));
+    x[0] = f.x, x[1 % N] = f.y, x[2 % N] = f.z, x[3 % N] = f.w;
+  } else {
+    x[0] = r.get(i, j);
+  }
+}
+template <int N>
+static __device__ __forceinline__ void product_save(const mica_wire &w, int64_t at, bool add, const float (&x)[N]) {
+  if (N == 4) {
+    float4 *to = reinterpret_cast<float4 *>(static_cast<float *>(w.data) + at);
+    float4  old = add ? *to : make_float4(0, 0, 0, 0);
+    *to = add ? make_float4(old.x + x[0], old.y + x[1 % N], old.z + x[2 % N], old.w + x[3 % N])
+              : make_float4(x[0], x[1 % N], x[2 % N], x[3 % N]);
+  } else {
+    wire_put(w, at, x[0], add);
+  }
+}
+
+/* results (i, j .. j + N - 1) of task b */
+template <bool LINEAR, int N>
+static __device__ __forceinline__ void product_finish(const product_job &job, int64_t b, int64_t place, bool add,
+                                                      int64_t i, int64_t j, float (&x)[N]) {
+  if (LINEAR) {
+    const product_linear &l = job.linear;
+    float                 more[N];
+    product_rows          bias(l.bias, NULL, b); /* (B,O): stride[0] is that of the columns */
+    bias.wire.stride[1] = bias.wire.stride[0], bias.wire.stride[0] = 0;
+    product_load<N>(bias, 0, j, more);
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] += more[n];
+    if (l.act != MICA_ACT_NONE) {
+      product_rows z_out(l.z_out, l.z_offsets, b);
+      if (z_out.at >= 0) product_save<N>(l.z_out, z_out.place(i, j), z_out.add, x);
+      if (l.tangent) {
+        product_load<N>(product_rows(l.z, l.z_offsets, b), i, j, more);
+#pragma unroll
+        for (int n = 0; n < N; n++) x[n] *= act_first(l.act, more[n]);
+      } else {
+#pragma unroll
+        for (int n = 0; n < N; n++) x[n] = act_value(l.act, x[n]);
+      }
+    }
+    product_load<N>(product_rows(l.res, l.res_offsets, b), i, j, more);
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] += more[n];
+  }
+  if (place >= 0) product_save<N>(job.out, place + i * job.out_row + j * job.out_col, add, x);
+}
+
+/* rows x cols of a slab (leading dimension ld) whose row r is row row0(r) of the result */
+template <bool LINEAR, int N, class ROW>
+static __device__ __forceinline__ void product_slab(const product_job &job, int64_t b, int64_t place, bool add,
+                                                    const float *slab, int rows, int cols, int ld, int64_t i0,
+                                                    int64_t j0, int64_t i_end, int64_t j_end, const ROW &row) {
+  for (int e = (int)threadIdx.x; e < rows * (cols / N); e += (int)blockDim.x) {
+    int     r = e / (cols / N), c = e % (cols / N) * N;
+    int64_t i = i0 + row(r), j = j0 + c;
+    if (i >= i_end || j >= j_end) continue;
+    float x[N];
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] = slab[r * ld + c + n];
+    product_finish<LINEAR, N>(job, b, place, add, i, j, x);
+  }
+}
+
+/* a chunk's sums, dense; by the same slab */
+template <class ROW>
+static __device__ __forceinline__ void product_slab_partial(float *to, int64_t N, const float *slab, int rows, int cols,
+                                                            int ld, int64_t i0, int64_t j0, int64_t i_end,
+                                                            int64_t j_end, const ROW &row) {
+  for (int e = (int)threadIdx.x; e < rows * cols; e += (int)blockDim.x) {
+    int     r = e / cols, c = e % cols;
+    int64_t i = i0 + row(r), j = j0 + c;
+    if (i < i_end && j < j_end) to[i * N + j] = slab[r * ld + c];
+  }
+}
+
+/* the vector that rides along: of the group's first task */
+static __device__ __forceinline__ void product_save_sum(const product_job &job, int64_t b, int64_t i, float value) {
+  int64_t place = wire_place(job.sum, NULL, b);
+  if (place >= 0) wire_put(job.sum, place + i * job.sum.stride[0], value, (job.sum.flags & MICA_ADD) != 0);
+}
+
+enum { PRODUCT_REDUCE_THREADS = 256 };
+/* sums of the chunks of groups that have several, in order */
+static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
+    product_reduce(const __grid_constant__ product_job job) {
+  for (int64_t b = blockIdx.y; b < job.tasks; b += gridDim.y) {
+    if (wire_follows(job.out, job.out_offsets, b)) continue;
+    const int64_t end = product_group_end(job, b), place = wire_place(job.out, job.out_offsets, b);
+    const int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (end - b) * job.K.longest;
+    const int64_t chunks = product_chunks(rows), size = job.M.longest * job.N.longest;
+    if (chunks < 2 || place < 0) continue;
+    for (int64_t e = (int64_t)blockIdx.x * PRODUCT_REDUCE_THREADS + threadIdx.x;
+         e < size + (job.sum.data ? job.M.longest : 0); e += (int64_t)gridDim.x * PRODUCT_REDUCE_THREADS) {
+      float sum = product_partial(job, b, 0)[e];
+      for (int64_t c = 1; c < chunks; c++) sum += product_partial(job, b, c)[e];
+      if (e < size && job.sum_only) continue;
+      if (e < size)
+        wire_put(job.out, place + e / job.N.longest * job.out_row + e % job.N.longest * job.out_col, sum,
+                    (job.out.flags & MICA_ADD) != 0);
+      else product_save_sum(job, b, e - size, sum);
+    }
+  }
+}
+/* the second launch, where a group may have two chunks */
+static mica_status product_run_reduce(const product_job &job, void *stream) {
+  dim3 grid(micak_blocks(job.M.longest * (job.N.longest + 1), PRODUCT_REDUCE_THREADS),
+            !job.out.slot && !job.out.task_stride ? 1 : micak_task_blocks(job.tasks));
+  if (grid.x > 1024) grid.x = 1024;
+  return micak_launch("product_reduce", product_reduce, grid, dim3(PRODUCT_REDUCE_THREADS), 0, stream, job);
+}
+/* the grid of tiles of rows x cols */
+static inline dim3 product_grid(const product_job &job, int64_t rows, int64_t cols) {
+  const bool all = !job.out.slot && !job.out_offsets && !job.out.task_stride;
+  int64_t    tiles = (job.M.longest * job.M.tasks + rows - 1) / rows * ((job.N.longest + cols - 1) / cols);
+  int64_t    most = job.partial ? (job.tasks * job.K.longest + PRODUCT_CHUNK - 1) / PRODUCT_CHUNK : 1;
+  if (job.out.slot && most > PRODUCT_CHUNK_BLOCKS) most = PRODUCT_CHUNK_BLOCKS;
+  return dim3(micak_blocks(tiles, 1), all ? 1 : micak_task_blocks(job.tasks), most > 65535 ? 65535u : (unsigned)most);
+}
+
+#endif
