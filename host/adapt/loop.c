@@ -21,12 +21,14 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
                       "of the program",
                       x->program->name, entry->path);
   if (x->backend == MICA_CUDA && micah_face_runs(x, e, MICA_BACKWARD) &&
-      (a->options.method == MICA_ADAPT_IMPLICIT || a->options.method == MICA_ADAPT_FORWARD))
+      a->options.method != MICA_ADAPT_UNROLLED && a->options.method != MICA_ADAPT_TRUNCATED)
     return mica_error(MICA_ERR_UNSUPPORTED,
                       "program %s: %s: backward of an inner loop by the %s method on backend cuda is not supported; "
                       "use the unrolled or truncated method, or the cpu",
                       x->program->name, entry->path,
-                      a->options.method == MICA_ADAPT_IMPLICIT ? "implicit" : "forward");
+                      a->options.method == MICA_ADAPT_IMPLICIT  ? "implicit"
+                      : a->options.method == MICA_ADAPT_FORWARD ? "forward"
+                                                                : "zero-order");
   micah_region *region = &x->region;
   int64_t before = region->bytes + x->data_bytes;
   micah_adapt_state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);
@@ -193,6 +195,9 @@ static mica_status ask_data(const micah_adapt_run *r, int64_t k) {
     now[j].dtype = r->x->dtype, now[j].stride[0] = 1;
     if (now[j].task_stride < 0) now[j].task_stride = r->a->carry[j].count;
   }
+  /* what it is shown has been computed */
+  mica_status status = r->x->device->ops->stream_sync(r->x->device, r->x->stream);
+  if (status < 0) return status;
   return o->data(o->data_user, k, micah_rows(r->x, r->x->program->entries[r->entry].level), r->a->n_carry, now);
 }
 

@@ -8,6 +8,7 @@
 #include "common/names.h"
 #include "common/op.h"
 #include "common/ref.h"
+#include "host/device/device.h"
 #include "host/io/safetensors.h"
 
 enum { MAX_OPERANDS = 32, MAX_WIRES = 4 * MAX_OPERANDS };
@@ -22,6 +23,7 @@ typedef struct micac_op_work {
   int                      shared[MAX_OPERANDS];  /* given without a task axis */
   int                      faces[MICA_NFACE];     /* to run */
   void                    *buffers[MAX_WIRES];
+  size_t                   bytes[MAX_WIRES];      /* of each buffer */
 } work;
 
 static const struct { int bit; const char *name; } wires[4] = {
@@ -233,6 +235,7 @@ static mica_status make_wire(work *w, int index, int bit, const micah_tensor *fr
   int at = 0;
   while (w->buffers[at]) at++;
   w->buffers[at] = data;
+  w->bytes[at] = bytes;
   memset(data, 0, bytes);
   mica_wire_dense(w->op, operand, w->args, dtype, w->shared[index] == 1, data, wire);
   port->offsets = w->offsets[index];
@@ -388,12 +391,70 @@ mica_status micac_op_open(micac_op_job *job, micac_op_work **out) {
   return status;
 }
 
-mica_status micac_op_faces(mica_context *context, micac_op_work *w) {
+static mica_status run_faces(mica_context *context, work *w) {
   static const int order[MICA_NFACE] = { MICA_FORWARD, MICA_JVP, MICA_BACKWARD, MICA_BACKWARD_JVP };
   mica_status status = MICA_OK;
   for (int i = 0; status >= 0 && i < MICA_NFACE; i++)
     if (w->faces[order[i]])
       status = mica_op_run(context, w->op->name, w->job->backend, w->job->dtype, order[i], w->args);
+  return status;
+}
+
+/* an array on the device, in place of the one here; *lent lists both */
+typedef struct lent {
+  void  *host, *device;
+  size_t bytes;
+} lent;
+static void *lend(micah_device *d, lent *list, int *n, void *host, size_t bytes, mica_status *status) {
+  for (int i = 0; i < *n; i++)
+    if (list[i].host == host) return list[i].device;
+  if (!host || *status < 0) return host;
+  lent *one = &list[*n];
+  *one = (lent){ .host = host, .bytes = bytes };
+  *status = d->ops->alloc(d, bytes, "an array", &one->device);
+  if (*status < 0) return host;
+  ++*n;
+  *status = d->ops->copy(d, d->stream, one->device, host, bytes);
+  return one->device;
+}
+
+/* put every array of the arguments on the device (back: take them from there again) */
+static mica_status move_ports(work *w, micah_device *d, lent *list, int *n, int back) {
+  mica_status status = MICA_OK;
+  for (int i = 0; i < w->op->n_operands; i++) {
+    mica_port *port = micak_port(&w->op->operands[i], w->args);
+    for (int k = 0; k < 4; k++) {
+      mica_wire *wire = micak_wire(port, wires[k].bit);
+      for (int b = 0; !back && b < MAX_WIRES && wire->data; b++)
+        if (w->buffers[b] == wire->data) {
+          wire->data = lend(d, list, n, wire->data, w->bytes[b], &status);
+          break;
+        }
+      for (int j = 0; back && j < *n; j++)
+        if (list[j].device == wire->data) wire->data = list[j].host;
+    }
+    size_t offsets = (size_t)(*micak_dim(&w->op->dims[0], w->args) + 1) * sizeof *port->offsets;
+    if (!back && port->offsets) port->offsets = lend(d, list, n, w->offsets[i], offsets, &status);
+    if (back && port->offsets) port->offsets = w->offsets[i];
+  }
+  return status;
+}
+
+mica_status micac_op_faces(mica_context *context, micac_op_work *w) {
+  if (w->job->backend != MICA_CUDA) return run_faces(context, w);
+  micah_device *d;
+  lent list[MAX_WIRES + MAX_OPERANDS];
+  int n = 0;
+  mica_status status = micah_context_device(context, MICA_CUDA, 0, &d);
+  if (status < 0) return status;
+  status = move_ports(w, d, list, &n, 0);
+  if (status >= 0) status = d->ops->stream_sync(d, d->stream);
+  if (status >= 0) status = run_faces(context, w);
+  for (int i = 0; status >= 0 && i < n; i++)
+    status = d->ops->copy(d, d->stream, list[i].host, list[i].device, list[i].bytes);
+  if (status >= 0) status = d->ops->stream_sync(d, d->stream);
+  move_ports(w, d, list, &n, 1);
+  for (int i = 0; i < n; i++) d->ops->free(d, list[i].device, list[i].bytes);
   return status;
 }
 

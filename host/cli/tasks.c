@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "host/device/device.h"
 #include "host/io/json.h"
 #include "mica/model.h"
 #include "mica/version.h"
@@ -80,6 +81,37 @@ const micac_command micac_tasks = {
   .run = run_tasks,
 };
 
+/* "cuda:0  NAME, sm_90, 132 multiprocessors, 80.0 GB (79.2 free)"; text and JSON of all devices */
+static void devices(micah_json *json, mica_context *context, int text) {
+  int32_t n = 0;
+  mica_status status = micah_cuda_ops.count(&n);
+  if (text && status < 0) printf("  cuda             none: %s\n", mica_last_error());
+  micah_json_array(json, "devices");
+  for (int32_t i = 0; i < n; i++) {
+    micah_device     *device;
+    micah_device_info info;
+    status = micah_context_device(context, MICA_CUDA, i, &device);
+    if (status >= 0) status = device->ops->info(device, &info);
+    if (status < 0) {
+      if (text) printf("  cuda:%d           %s\n", i, mica_last_error());
+      continue;
+    }
+    if (text)
+      printf("  cuda:%d           %s, sm_%d, %d multiprocessors, %.1f GB (%.1f free)\n", i, info.name, info.capability,
+             info.units, 1e-9 * (double)info.memory, 1e-9 * (double)info.free);
+    micah_json_object(json, NULL);
+    micah_json_string(json, "device", "cuda");
+    micah_json_int(json, "index", i);
+    micah_json_string(json, "name", info.name);
+    micah_json_int(json, "capability", info.capability);
+    micah_json_int(json, "multiprocessors", info.units);
+    micah_json_int(json, "memory", info.memory);
+    micah_json_int(json, "free", info.free);
+    micah_json_end(json);
+  }
+  micah_json_end(json);
+}
+
 static int run_info(micac_args *args) {
   static const char *const isas[] = { "portable", "avx2", "avx512" };
   mica_context *context = NULL;
@@ -101,7 +133,14 @@ static int run_info(micac_args *args) {
   micah_json_array(&json, "backends");
   micah_json_string(&json, NULL, "ref");
   micah_json_string(&json, NULL, "cpu");
+#ifdef MICA_HAVE_CUDA
+  micah_json_string(&json, NULL, "cuda");
+#endif
   micah_json_end(&json);
+  if (!args->json)
+    printf("mica %s\n  instruction set  %s\n  threads          %d\n  operations       %d (mica op --list)\n", version, isa,
+           threads, ops);
+  devices(&json, context, !args->json);
   micah_json_array(&json, "models");
   for (int i = 0; (model = mica_get_model(context, i)); i++) {
     micah_json_object(&json, NULL);
@@ -126,9 +165,6 @@ static int run_info(micac_args *args) {
     code = finish(args, &json);
   } else {
     micah_json_free(&json);
-    printf("mica %s\n  instruction set  %s\n  threads          %d\n  operations       %d (mica op --list)\n"
-           "  backends         ref, cpu\n",
-           version, isa, threads, ops);
     for (int i = 0; (model = mica_get_model(context, i)); i++) {
       printf("\nmodel %s: %s\n", model->name, model->doc);
       keys_text(model->keys, model->n_keys);
@@ -144,7 +180,7 @@ static int run_info(micac_args *args) {
 
 const micac_command micac_info = {
   .name = "info",
-  .summary = "version, instruction set, models and losses with their keys",
+  .summary = "version, instruction set, devices, models and losses with their keys",
   .usage = "[--json]",
   .help = "example:\n  mica info\n",
   .options = "json",

@@ -46,6 +46,23 @@ class Op(Case):
         t = math.tanh(x)
         self.assertAlmostEqual(out["x.td"][1][0], 2 * -2 * t * (1 - t * t), places=6)
 
+    def test_cuda_gives_what_the_cpu_gives(self):
+        # the same arrays, shared parameters, all four faces
+        if not self.json("info")["devices"]:
+            _, err = self.mica("op", "tanh", "--backend", "cuda", "--in", "none", "--out", "none", code=5)
+            self.assertIn("cuda", err)
+            self.skipTest("no CUDA device")
+        draw = lambda n, k: [math.sin(1.3 * i + k) for i in range(n)]
+        values = {"x.v": ([2, 2, 3], draw(12, 0)), "w.v": ([3], draw(3, 1)), "b.v": ([3], draw(3, 2)),
+                  "x.t": ([2, 2, 3], draw(12, 3)), "w.t": ([3], draw(3, 4)), "y.d": ([2, 2, 3], draw(12, 5)),
+                  "y.td": ([2, 2, 3], draw(12, 6))}
+        got = {b: self.run_face("layernorm", "backward_jvp", values, "--backend", b) for b in ("cpu", "cuda")}
+        self.assertEqual(got["cpu"].keys(), got["cuda"].keys())
+        for wire, (shape, numbers) in got["cpu"].items():
+            self.assertEqual(shape, got["cuda"][wire][0])
+            for a, b in zip(numbers, got["cuda"][wire][1]):
+                self.assertAlmostEqual(a, b, delta=1e-5 * (1 + abs(a)), msg=wire)
+
     def test_errors(self):
         good = {"x.v": ([1, 2, 2], [1, 2, 3, 4])}
         write_tensors(self.path("in.safetensors"), {"y.q": ([1], [1])})
@@ -58,7 +75,8 @@ class Op(Case):
         _, err = self.mica("op", "tanh", *io, "--dtype", "f64", code=5)
         for word in ("tanh", "forward", "cpu", "f64"):
             self.assertIn(word, err)
-        _, err = self.mica("op", "tanh", *io, "--backend", "cuda", code=5)
+        _, err = self.mica("op", "tanh", *io, "--backend", "cuda", "--dtype", "f64", code=5)
+        self.assertIn("cuda", err)
         _, err = self.mica("op", "tanh", *io, "--set", "nothing=1", code=2)
         self.assertIn("nothing", err)
         write_tensors(self.path("in.safetensors"), {"x.v": ([2, 2, 2], [0] * 8), "w.v": ([3, 5], [0] * 15)})

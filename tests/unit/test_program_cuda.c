@@ -1,5 +1,6 @@
 /* programs on a CUDA device: the results of the CPU, from every kind of entry, whether launched or replayed */
 #include "device_support.h"
+#include "mica/adapt.h"
 #include "program_support.h"
 
 static mica_context *context;
@@ -192,6 +193,124 @@ static void gradients(void **state) {
   mica_program_destroy(sub);
 }
 
+/* inner loops adapt a task's weights on the device; other methods than the sweep say so */
+static void inner_loops(void **state) {
+  (void)state;
+  static const char *const ops[] = { "mul", "add", "tanh", "sub" };
+  need_ops(ops, 4);
+  mica_program *loss, *p;
+  OK(mica_program_create(context, "loss", &loss));
+  int32_t token = mica_program_axis(loss, "token", MICA_NO_AXIS);
+  mica_value a = mica_program_input(loss, "a", MICA_F32, token, 1, row);
+  mica_value error = op2(loss, "error", "sub", NULL, "a", layer(loss, "in", a, WIDTH), "b", a);
+  mica_value each = op2(loss, "square", "mul", NULL, "a", error, "b", error);
+  OK(mica_program_output(loss, "loss", op1(loss, "total", "sum", "axis=all", "x", each)));
+  OK(mica_program_seal(loss));
+  mica_step_options with = MICA_STEP_OPTIONS_INIT;
+  mica_init start = { MICA_INIT_CONSTANT, 0.1 };
+  mica_step *step;
+  OK(mica_step_create(context, loss, "loss", &with, &step));
+  OK(mica_program_create(context, "outer", &p));
+  token = mica_program_axis(p, "token", MICA_NO_AXIS);
+  mica_value x = mica_program_input(p, "x", MICA_F32, token, 1, row);
+  mica_value w = param(p, "w", WIDTH, 0), b = param(p, "b", WIDTH, 0), rate = mica_program_param(p, "rate", 0, NULL, start, 0);
+  mica_adapt_options o = MICA_ADAPT_OPTIONS_INIT;
+  o.steps = 3;
+  mica_bind binds[] = { { "a", x }, { "in.w", w }, { "in.b", b }, { "rate", rate } };
+  mica_value last = mica_program_adapt_step(p, "adapt", step, &o, 4, binds);
+  mica_value moved = mica_program_port(p, last, "last.next.in.w");
+  OK(mica_program_output(p, "y", op2(p, "use", "mul", NULL, "a", x, "b", moved)));
+  OK(mica_program_seal(p));
+  for (int packed = 0; packed < 2; packed++) {
+    bench of = bench_of(p, packed);
+    of.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
+    check_twin(of, 2);
+  }
+  mica_program_destroy(p);
+  OK(mica_program_create(context, "outer", &p));
+  token = mica_program_axis(p, "token", MICA_NO_AXIS);
+  binds[0].value = mica_program_input(p, "x", MICA_F32, token, 1, row);
+  binds[1].value = param(p, "w", WIDTH, 0), binds[2].value = param(p, "b", WIDTH, 0);
+  binds[3].value = mica_program_param(p, "rate", 0, NULL, start, 0);
+  o.method = MICA_ADAPT_FORWARD;
+  last = mica_program_adapt_step(p, "adapt", step, &o, 4, binds);
+  OK(mica_program_output(p, "y", mica_program_port(p, last, "last.next.in.w")));
+  OK(mica_program_seal(p));
+  int64_t rows[] = { 8 }, longest[] = { 4 };
+  mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+  options.backend = MICA_CUDA, options.passes = 3, options.tasks = 2, options.rows = rows, options.longest = longest;
+  mica_executor *executor;
+  assert_status(mica_executor_create(context, p, &options, &executor), MICA_ERR_UNSUPPORTED);
+  assert_non_null(strstr(mica_last_error(), "forward method on backend cuda"));
+  mica_program_destroy(p);
+  mica_step_destroy(step);
+  mica_program_destroy(loss);
+}
+
+/* two forwards in flight on one device, backward in the other order: each gives what it gives alone */
+static void two_in_flight(void **state) {
+  (void)state;
+  static const char *const ops[] = { "mul", "add", "tanh" };
+  need_ops(ops, 3);
+  mica_program *p = plain();
+  micah_device *d;
+  OK(micah_context_device(context, MICA_CUDA, 0, &d));
+  mica_executor_options o = MICA_EXECUTOR_OPTIONS_INIT;
+  int64_t rows[] = { TASKS * 4 }, longest[] = { 4 }, n = mica_program_param_count(p), m = TASKS * 4 * WIDTH;
+  o.backend = MICA_CUDA, o.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD, o.fused = 0;
+  o.tasks = TASKS, o.rows = rows, o.longest = longest;
+  mica_executor *x;
+  OK(mica_executor_create(context, p, &o, &x));
+  mica_memory memory;
+  OK(mica_executor_memory(x, &memory));
+  assert_true(memory.saved > 0);
+  uint64_t random = 9;
+  double *numbers[8];
+  typed weights = to_type(d, numbers[0] = randoms(n, &random), n, MICA_F32), in[2], c[2], seed[2], dw[4];
+  void *saved[2];
+  for (int k = 0; k < 2; k++) {
+    in[k] = to_type(d, numbers[1 + 3 * k] = randoms(m, &random), m, MICA_F32);
+    c[k] = to_type(d, numbers[2 + 3 * k] = randoms(TASKS * WIDTH, &random), TASKS * WIDTH, MICA_F32);
+    seed[k] = to_type(d, numbers[3 + 3 * k] = randoms(m, &random), m, MICA_F32);
+    saved[k] = device_memory(d, (size_t)memory.saved);
+  }
+  numbers[7] = zeros_of(n);
+  for (int k = 0; k < 4; k++) dw[k] = to_type(d, numbers[7], n, MICA_F32), dw[k].from = NULL;
+  OK(mica_executor_set_params(x, MICA_V, weights.at, 0, NULL, 0));
+  /* alone, and then together */
+  static const struct { int which, pass, to; } order[] = {
+    { 0, MICA_PASS_FORWARD, 0 }, { 0, MICA_PASS_BACKWARD, 0 }, { 1, MICA_PASS_FORWARD, 1 }, { 1, MICA_PASS_BACKWARD, 1 },
+    { 0, MICA_PASS_FORWARD, 2 }, { 1, MICA_PASS_FORWARD, 3 }, { 1, MICA_PASS_BACKWARD, 3 }, { 0, MICA_PASS_BACKWARD, 2 },
+  };
+  for (int i = 0; i < MICA_COUNT(order); i++) {
+    int k = order[i].which;
+    mica_wire vx = { .data = in[k].at, .task_stride = -1 }, vc = { .data = c[k].at, .task_stride = -1 };
+    mica_wire d_y = { .data = seed[k].at, .task_stride = -1 };
+    OK(mica_executor_set_params(x, MICA_D, dw[order[i].to].at, 0, NULL, 0));
+    OK(mica_executor_set_value(x, mica_program_find(p, "x"), MICA_V, &vx));
+    OK(mica_executor_set_value(x, mica_program_find(p, "c"), MICA_V, &vc));
+    OK(mica_executor_set_value(x, mica_program_find(p, "y"), MICA_D, &d_y));
+    OK(mica_executor_run(x, order[i].pass, saved[k]));
+  }
+  OK(d->ops->stream_sync(d, d->stream));
+  float *got[4];
+  for (int k = 0; k < 4; k++) {
+    got[k] = malloc(sizeof(float) * (size_t)n);
+    device_copy(d, got[k], dw[k].at, sizeof(float) * (size_t)n);
+  }
+  for (int k = 0; k < 2; k++) assert_memory_equal(got[k], got[2 + k], sizeof(float) * (size_t)n);
+  assert_true(memcmp(got[0], got[1], sizeof(float) * (size_t)n) != 0 && isfinite(got[0][0]));
+  mica_executor_destroy(x);
+  from_type(d, &weights);
+  for (int k = 0; k < 4; k++) from_type(d, &dw[k]), free(got[k]);
+  for (int k = 0; k < 2; k++) {
+    from_type(d, &in[k]), from_type(d, &c[k]), from_type(d, &seed[k]);
+    device_release(d, saved[k], (size_t)memory.saved);
+  }
+  for (int k = 0; k < 8; k++) free(numbers[k]);
+  mica_program_destroy(p);
+}
+
 /* ---- replays ---- */
 
 typedef struct setup {
@@ -336,7 +455,8 @@ static int teardown_group(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(entries), cmocka_unit_test(maps_and_calls), cmocka_unit_test(scans),
-    cmocka_unit_test(gradients), cmocka_unit_test(ragged_replays), cmocka_unit_test(outer_capture),
+    cmocka_unit_test(gradients), cmocka_unit_test(inner_loops),
+    cmocka_unit_test(two_in_flight), cmocka_unit_test(ragged_replays), cmocka_unit_test(outer_capture),
   };
   return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }
