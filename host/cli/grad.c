@@ -35,7 +35,7 @@ const micac_command micac_grad = {
       "  --out FILE       safetensors: init/NAME, the task data by field name, loss (per task), grad/NAME of the mean\n"
       "                   over tasks; settings as metadata under their configuration keys\n"
       "  --direction FILE safetensors with dir/NAME; adds hvp/NAME\n"
-      "  --dtype D        f32 on the CPU kernels; f64 and bf16 on the reference\n"
+      "  --dtype D        f32 on the kernels of `device`; f64 and bf16 on the reference\n"
       "  --weights FILE   other weights than the initial ones\n"
       "  --first N        number of the first task\n"
       "\nexamples:\n"

@@ -153,10 +153,12 @@ const micac_command micac_train = {
       "  --quiet      no progress\n"
       "  --profile    at the end, milliseconds by operation and face\n"
       "  --json       one JSON object on standard output at the end\n"
-      "\nCtrl-C saves and says how to go on.\n"
+      "\ndevice=cuda computes on a GPU, devices=N on N of them (a power of two), to the same bits for every N.\n"
+      "Ctrl-C saves and says how to go on.\n"
       "\nexamples:\n"
       "  mica train docs/recipes/linear_regression.yaml --out runs/linreg\n"
       "  mica train docs/recipes/linear_regression.yaml --out runs/small steps=500 model.layers=2 seed=7\n"
+      "  mica train docs/recipes/linear_regression.yaml --out runs/gpu device=cuda devices=2\n"
       "  mica train --resume runs/linreg\n",
   .options = "out: resume: quiet profile json",
   .overrides = 1,

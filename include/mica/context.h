@@ -69,7 +69,8 @@ MICA_API const struct mica_loss   *mica_get_loss(const mica_context *context, in
 /* load a shared object that exports `mica_status mica_plugin(mica_context *)` and call it; kept open by the context. */
 MICA_API mica_status mica_load_plugin(mica_context *context, const char *path);
 
-/* run one face by operation name on the context's threads: the call that stays while argument structs may change. */
+/* run one face by operation name: the call that stays while argument structs may change. on the threads of the context;
+ * MICA_CUDA: on its first CUDA device, with wires, slots and offsets in device memory, and done when it returns. */
 MICA_API mica_status mica_op_run(mica_context *context, const char *op, int backend, int dtype, int face,
                                  const void *args);
 

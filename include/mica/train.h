@@ -65,8 +65,8 @@ typedef struct mica_trainer_info {
 
 /* start a run (source.config given; `resume` 0) or go on with one (source.run given; `resume` 1): from its newest
  * checkpoint, from step 0 where there is none yet, finished at once where the run had finished. overrides of a resumed
- * run may change only what does not change the numbers (threads, launch, memory, log_every, checkpoint_every,
- * checkpoints). MICA_ERR_STATE when `run` already holds a run and resume is 0. */
+ * run may change only what does not change the numbers (threads, devices, launch, memory, log_every,
+ * checkpoint_every, checkpoints). MICA_ERR_STATE when `run` already holds a run and resume is 0. */
 MICA_API mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_trainer **out);
 MICA_API void        mica_trainer_destroy(mica_trainer *trainer);
 MICA_API mica_status mica_trainer_get_info(const mica_trainer *trainer, mica_trainer_info *out);
@@ -83,7 +83,7 @@ MICA_API mica_status mica_trainer_save(mica_trainer *trainer);
 MICA_API mica_context       *mica_trainer_get_context(mica_trainer *trainer);
 MICA_API const mica_program *mica_trainer_get_program(const mica_trainer *trainer);
 /* the parameter block (fp32, mica_program_param_count numbers, at the offsets of mica_program_info), borrowed; write to
- * it between steps only. */
+ * it between steps only. on device: cuda this is a copy that is read before and written after every step from then on */
 MICA_API float      *mica_trainer_get_params(mica_trainer *trainer);
 /* seconds by entry and face of the training program, as mica_executor_profile */
 MICA_API mica_status mica_trainer_profile(mica_trainer *trainer, int32_t enable, mica_profile_fn fn, void *user);
@@ -168,7 +168,7 @@ typedef struct mica_grad_options {
   const char *weights;               /* safetensors; NULL: initial weights of the configuration */
   const char *out;                   /* safetensors to write: init/NAME, meta/NAME, fields, loss, grad/NAME, hvp/NAME */
   const char *direction;             /* safetensors with dir/NAME, or NULL: no hvp */
-  int32_t     dtype;                 /* MICA_F32 on the CPU kernels; MICA_F64 and MICA_BF16 on the reference */
+  int32_t     dtype;                 /* MICA_F32 on the kernels of `device`; F64 and BF16 on the reference */
   int64_t     first;                 /* number of the first task of the batch */
 } mica_grad_options;
 #define MICA_GRAD_OPTIONS_INIT { sizeof(mica_grad_options), MICA_SOURCE_INIT, NULL, NULL, NULL, MICA_F32, 0 }
