@@ -5,8 +5,8 @@
  *   L = 1 / rows x sum over rows and outputs of (a - y)^2,   theta_(k+1) = theta_k - rate_k grad L(theta_k)
  *
  * backward takes the cotangent u of the last theta to that of the first, step by step: u <- u - H (rate u) + loss_d
- * grad L, H the Hessian of L (forward over reverse), and gives rate.d = -<grad L, u>. no operation of its own: the faces
- * of adapt entries whose step program is this one. rows of a task lie in lanes, so that weights are read as they are
+ * grad L, H the Hessian of L (forward over reverse), and gives rate.d = -<grad L, u>. no operation of its own: the
+ * faces of adapt entries whose step program is this one. rows of a task lie in lanes, so that weights are read as they are
  * kept, (out, in); a bias is a column of weights whose input is 1. sums over rows run in row order, over inputs in
  * order; fp32, one fma a term. a task's bits do not depend on the others. */
 #ifndef MICA_KERNELS_MLP_LOOP_H

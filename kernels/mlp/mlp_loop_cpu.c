@@ -81,12 +81,12 @@ INLINE void turned(const float *w, int64_t row, const float *e, int64_t out, flo
   for (; i < in; i++) turned_block(w + i, row, e, out, d + i * VW, 1, add);
 }
 
-/* g (n, nv vectors) += sum over rows r of d (n, VW)[r] rows (r, row) */
-INLINE void outer_block(const float *d, const float *rows, int64_t row, int64_t count, float *g, const int n,
+/* g (n, nv vectors) = sum over rows r of d (n, VW)[r] rows (r, row); `add`: on top of g */
+INLINE void outer_block(const float *d, const float *rows, int64_t row, int64_t count, float *g, int add, const int n,
                         const int nv) {
   vf sum[4][4];
   for (int o = 0; o < n; o++)
-    for (int v = 0; v < nv; v++) sum[o][v] = v_load(g + o * row + v * VW);
+    for (int v = 0; v < nv; v++) sum[o][v] = add ? v_load(g + o * row + v * VW) : v_zero();
   for (int64_t r = 0; r < count; r++) {
     vf x[4];
     for (int v = 0; v < nv; v++) x[v] = v_load(rows + r * row + v * VW);
@@ -98,16 +98,16 @@ INLINE void outer_block(const float *d, const float *rows, int64_t row, int64_t 
   for (int o = 0; o < n; o++)
     for (int v = 0; v < nv; v++) v_store(g + o * row + v * VW, sum[o][v]);
 }
-INLINE void outer_columns(const float *d, const float *rows, int64_t row, int64_t count, float *g, int64_t out,
+INLINE void outer_columns(const float *d, const float *rows, int64_t row, int64_t count, float *g, int add, int64_t out,
                           const int nv) {
   int64_t o = 0;
-  for (; o + 4 <= out; o += 4) outer_block(d + o * VW, rows, row, count, g + o * row, 4, nv);
-  for (; o < out; o++) outer_block(d + o * VW, rows, row, count, g + o * row, 1, nv);
+  for (; o + 4 <= out; o += 4) outer_block(d + o * VW, rows, row, count, g + o * row, add, 4, nv);
+  for (; o < out; o++) outer_block(d + o * VW, rows, row, count, g + o * row, add, 1, nv);
 }
-static void outer(const float *d, const float *rows, int64_t row, int64_t count, float *g, int64_t out) {
+static void outer(const float *d, const float *rows, int64_t row, int64_t count, float *g, int add, int64_t out) {
   int64_t c = 0;
-  for (; c + 3 * VW <= row; c += 3 * VW) outer_columns(d, rows + c, row, count, g + c, out, 3);
-  for (; c < row; c += VW) outer_columns(d, rows + c, row, count, g + c, out, 1);
+  for (; c + 3 * VW <= row; c += 3 * VW) outer_columns(d, rows + c, row, count, g + c, add, out, 3);
+  for (; c < row; c += VW) outer_columns(d, rows + c, row, count, g + c, add, out, 1);
 }
 
 /* (n, VW) -> rows (count, row) */
@@ -187,28 +187,30 @@ INLINE void up(work *w, const int act) {
 /* g = the gradient of L at theta; returns L */
 INLINE float gradient(work *w, const data *t, const int act) {
   const micak_mlp_loop *m = w->m;
-  const float scale = 2.0f / (float)t->rows;
+  const float scale = t->rows ? 2.0f / (float)t->rows : 0;
   float sum = 0;
-  memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
+  if (!t->rows) memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
   for (int64_t first = 0; first < t->rows; first += VW) {
     int64_t count = t->rows - first < VW ? t->rows - first : VW;
     sum += down(w, t, first, count, scale, act);
     up(w, act);
     for (int l = 0; l < m->layers; l++) {
       if (l) by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
-      outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], m->width[l + 1]);
+      outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], first > 0, m->width[l + 1]);
     }
   }
-  return sum / (float)t->rows;
+  return t->rows ? sum / (float)t->rows : 0;
 }
 
 /* h = H v; `want`: g too */
 INLINE void curvature(work *w, const data *t, int want, const int act) {
   const micak_mlp_loop *m = w->m;
   const int last = m->layers;
-  const float scale = 2.0f / (float)t->rows;
-  memset(w->h[0], 0, (size_t)w->weights * sizeof(float));
-  if (want) memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
+  const float scale = t->rows ? 2.0f / (float)t->rows : 0;
+  if (!t->rows) {
+    memset(w->h[0], 0, (size_t)w->weights * sizeof(float));
+    memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
+  }
   for (int64_t first = 0; first < t->rows; first += VW) {
     int64_t count = t->rows - first < VW ? t->rows - first : VW;
     down(w, t, first, count, scale, act);
@@ -247,21 +249,27 @@ INLINE void curvature(work *w, const data *t, int want, const int act) {
         by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
         by_row(w->at[l], m->width[l], count, w->rows_t[l], w->row[l]);
       }
-      outer(w->dt[l + 1], w->rows[l], w->row[l], count, w->h[l], m->width[l + 1]);
-      if (l) outer(w->d[l + 1], w->rows_t[l], w->row[l], count, w->h[l], m->width[l + 1]);
-      if (want) outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], m->width[l + 1]);
+      outer(w->dt[l + 1], w->rows[l], w->row[l], count, w->h[l], first > 0, m->width[l + 1]);
+      if (l) outer(w->d[l + 1], w->rows_t[l], w->row[l], count, w->h[l], 1, m->width[l + 1]);
+      if (want) outer(w->d[l + 1], w->rows[l], w->row[l], count, w->g[l], first > 0, m->width[l + 1]);
     }
   }
 }
 
 /* ---- weights in and out ---- */
 
+INLINE void copy(float *to, const float *from, int64_t n) {
+  int64_t i = 0;
+  for (; i + VW <= n; i += VW) v_store(to + i, v_load(from + i));
+  if (i < n) v_store_n(to + i, v_load_n(from + i, n - i), n - i);
+}
+
 /* a layer's weights and bias from (out, in) and (out) numbers; NULL: zeros */
 static void load_layer(const work *w, int l, const float *weight, const float *bias, float *to) {
   const int64_t in = w->m->width[l];
   for (int64_t o = 0; o < w->m->width[l + 1]; o++) {
     float *row = to + o * w->row[l];
-    if (weight) memcpy(row, weight + o * in, (size_t)in * sizeof *row);
+    if (weight) copy(row, weight + o * in, in);
     else memset(row, 0, (size_t)in * sizeof *row);
     row[in] = bias ? bias[o] : 0;
   }
@@ -269,7 +277,7 @@ static void load_layer(const work *w, int l, const float *weight, const float *b
 static void store_layer(const work *w, int l, const float *from, float *weight, float *bias) {
   const int64_t in = w->m->width[l];
   for (int64_t o = 0; o < w->m->width[l + 1]; o++) {
-    if (weight) memcpy(weight + o * in, from + o * w->row[l], (size_t)in * sizeof *from);
+    if (weight) copy(weight + o * in, from + o * w->row[l], in);
     if (bias) bias[o] = from[o * w->row[l] + in];
   }
 }
