@@ -18,6 +18,7 @@ static const char usage[] =
     "  --seed N         of all random numbers (default 1); printed at the end\n"
     "  --values         worked examples and golden values only\n"
     "  --quick          fewer layouts\n"
+    "  --brief          the fewest: dense, training and adding layouts, nothing about batches (for slow devices)\n"
     "  --slow           also slow cases, and the full shapes of the benchmark\n"
     "  --stop           at the first red\n"
     "  --list           operations, cases and kernels\n"
@@ -74,6 +75,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "--stop")) o.stop = 1;
     else if (!strcmp(name, "--values")) o.only_case = -2;
     else if (!strcmp(name, "--quick")) o.quick = 1;
+    else if (!strcmp(name, "--brief")) o.brief = o.quick = 1;
     else if (!strcmp(name, "--slow")) o.slow = 1;
     else if (!strcmp(name, "--help")) return fputs(usage, stdout) < 0;
     else if (!value) return bad("unknown option or no value for", name);

@@ -56,7 +56,7 @@ typedef struct ck_how {
 
 typedef struct ck_options {
   const char *op, *golden;
-  int         only_case, backend, isa, face, verbose, quick, slow, to_stderr, stop;
+  int         only_case, backend, isa, face, verbose, quick, brief, slow, to_stderr, stop;
   uint64_t    seed;
 } ck_options;
 extern ck_options ck_option;

@@ -335,7 +335,7 @@ static int layout_make(const ck_case *c, int n, ck_layout *l) {
   if (n < fixed) {
     l->name = rows[n].name;
     for (int i = 0; i < 2; i++) set_role(c, l, rows[n].role[i], rows[n].wires[i], rows[n].kind);
-    return !ck_option.quick || rows[n].quick ? 1 : -1;
+    return ck_option.brief ? (n ? -1 : 1) : !ck_option.quick || rows[n].quick ? 1 : -1;
   }
   n -= fixed;
   if (n == 0) {
@@ -343,7 +343,7 @@ static int layout_make(const ck_case *c, int n, ck_layout *l) {
     memset(l->add, 1, sizeof l->add);
     return 1;
   }
-  if (--n >= (ck_option.quick ? 1 : MIXTURES)) return 0;
+  if (--n >= (ck_option.brief ? 0 : ck_option.quick ? 1 : MIXTURES)) return 0;
   static const uint8_t kinds[] = { CK_DENSE, CK_SLOTS, CK_SHARED, CK_GROUPED, CK_MINUS, CK_PERMUTED, CK_REPEATED,
                                    CK_PADDED, CK_BROADCAST, CK_SHARED, CK_GROUPED };
   static const char *const names[MIXTURES] = { "mixture 0", "mixture 1", "mixture 2", "mixture 3" };

@@ -145,7 +145,7 @@ static void check_case(const mica_op *op, int index) {
     ck_case_free(&c);
     ck_where("%s '%s'", op->name, k->set);
     if (packed) ck_check_packed(op, k->set);
-    else ck_check_batches(op, k->set);
+    else if (!ck_option.brief) ck_check_batches(op, k->set);
   }
 }
 
