@@ -6,7 +6,7 @@
 #include "program/memory.h"
 
 /* stands for memory that is not there while splits are probed */
-static char nothing[64];
+static _Alignas(64) char nothing[64];
 
 /* a root's wire: where it begins, and how its owner lays out tasks */
 typedef struct place {
@@ -34,8 +34,11 @@ static place place_of(const mica_executor *x, int32_t root, int bit) {
   place none = { NULL, NULL, -1, 0, 0 };
   if (x->probing) {
     int there = bit == MICA_V || (x->active[root] && (bit & (x->probing)));
-    return there ? (place) { nothing, NULL, -1, 0, v->kind == MICA_VALUE_PARAM || v->kind == MICA_VALUE_CONSTANT }
-                 : none;
+    if (x->probing & MICAH_PROBE_PLANNED) there = store->where != MICAH_NOWHERE;
+    int shared = v->kind == MICA_VALUE_PARAM || v->kind == MICA_VALUE_CONSTANT;
+    const int32_t *slot = NULL;
+    if (v->kind == MICA_VALUE_PARAM && (x->probing & MICAH_PROBE_SLOTS)) slot = (void *)nothing, shared = 0;
+    return there ? (place) { nothing, slot, -1, 0, shared } : none;
   }
   if (store->where == MICAH_NOWHERE) return none;
   if (store->where == MICAH_FIXED) return (place){ x->fixed + store->offset, NULL, 0, 0, 1 };

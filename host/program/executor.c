@@ -55,6 +55,20 @@ static mica_status check_options(mica_context *context, const mica_program *prog
   return MICA_OK;
 }
 
+/* kernels on a device may want more scratch where a wire is absent, or where parameters lie apart: ask again with what
+ * is planned. it must not look at slots, which are device data there */
+static mica_status probe_scratch(mica_executor *x, int32_t wires) {
+  mica_status status = MICA_OK;
+  for (int slots = 0; slots < 2 && x->backend == MICA_CUDA && status >= 0; slots++) {
+    x->probing = wires | MICAH_PROBE_PLANNED | (slots ? MICAH_PROBE_SLOTS : 0);
+    status = micah_bind_all(x);
+    for (int32_t s = 0; s < x->n_steps && status >= 0; s++)
+      if (x->steps[s].split.scratch_bytes > x->kernel_scratch) x->kernel_scratch = x->steps[s].split.scratch_bytes;
+  }
+  x->probing = 0;
+  return status;
+}
+
 static mica_status build(mica_executor *x, const mica_executor_options *options) {
   const mica_program *p = x->program;
   micah_region *region = &x->region;
@@ -84,8 +98,11 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   if ((status = micah_bind_all(x)) < 0 || (status = micah_choose_again(x, options->recompute)) < 0 ||
       (status = micah_make_steps(x)) < 0)
     return status;
+  int32_t wires_of_passes = x->probing;
   x->probing = 0;
-  if ((status = micah_plan(x)) < 0 || (status = fill_constants(x)) < 0) return status;
+  if ((status = micah_plan(x)) < 0 || (status = probe_scratch(x, wires_of_passes)) < 0 ||
+      (status = fill_constants(x)) < 0)
+    return status;
   x->arena = micah_data_alloc(x, x->arena_bytes);
   x->exec = micah_region_alloc(region, x->workers, sizeof *x->exec);
   x->list = micah_region_alloc(region, x->n_steps, sizeof *x->list);

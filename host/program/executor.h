@@ -70,6 +70,9 @@ typedef struct micah_binding {
   uint8_t   set;
 } micah_binding;
 
+/* bits of mica_executor.probing beside wire bits: only wires that have a place; parameters through slots */
+enum { MICAH_PROBE_PLANNED = 16, MICAH_PROBE_SLOTS = 32 };
+
 /* a value of mica_executor_options.fused for programs that run others: passes may run apart, but every pass back belongs
  * to the last forward, so entries may keep what that left */
 enum { MICAH_ONE_FORWARD = 2 };

@@ -95,6 +95,40 @@ static void entries(void **state) {
   mica_program_destroy(p);
 }
 
+/* rooms whose scratch depends on which wires are there and on how parameters lie */
+static void layers_with_scratch(void **state) {
+  (void)state;
+  static const char *const ops[] = { "linear", "layernorm", "mul" };
+  need_ops(ops, 3);
+  static const int64_t wide[] = { 8 };
+  mica_program *p;
+  OK(mica_program_create(context, "layers", &p));
+  int32_t token = mica_program_axis(p, "token", MICA_NO_AXIS);
+  mica_value x = mica_program_input(p, "x", MICA_F32, token, 1, wide);
+  mica_value h = op2(p, "ln", "layernorm", NULL, "x", x, "w", param(p, "ln.w", 8, 0));
+  mica_bind binds[] = { { "x", h }, { "w", param(p, "up.w", 24, 8) }, { "b", param(p, "up.b", 24, 0) } };
+  h = mica_program_op(p, "up", "linear", "act=gelu", 3, binds);
+  h = op3(p, "down", "linear", NULL, "x", h, "w", param(p, "down.w", 8, 24), "res", x);
+  OK(mica_program_output(p, "y", op2(p, "end", "mul", NULL, "a", h, "b", x)));
+  OK(mica_program_seal(p));
+  /* long enough that sums over rows come in chunks */
+  static const int32_t offsets[] = { 0, 260, 261, 560, 600 };
+  for (int way = 0; way < 4; way++) {
+    bench b = { .program = p, .dtype = MICA_F32, .fused = 1, .passes = way & 2 ? 3 : 15, .tasks = 4, .longest = { 300 },
+                .rows = { way & 1 ? 600 : 1200 }, .offsets = { way & 1 ? offsets : NULL }, .per_task = way == 2 };
+    bench cpu = b, gpu = b;
+    cpu.backend = MICA_CPU, gpu.backend = MICA_CUDA;
+    bench_fill(&cpu, 5);
+    bench_fill(&gpu, 5);
+    bench_run(context, &cpu);
+    bench_run(context, &gpu);
+    check_same(&cpu, &gpu, 2e-5);
+    bench_free(&cpu);
+    bench_free(&gpu);
+  }
+  mica_program_destroy(p);
+}
+
 static void maps_and_calls(void **state) {
   (void)state;
   static const char *const ops[] = { "mul", "add", "tanh", "sum" };
@@ -454,7 +488,7 @@ static int teardown_group(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(entries), cmocka_unit_test(maps_and_calls), cmocka_unit_test(scans),
+    cmocka_unit_test(entries), cmocka_unit_test(layers_with_scratch), cmocka_unit_test(maps_and_calls), cmocka_unit_test(scans),
     cmocka_unit_test(gradients), cmocka_unit_test(inner_loops),
     cmocka_unit_test(two_in_flight), cmocka_unit_test(ragged_replays), cmocka_unit_test(outer_capture),
   };
