@@ -12,6 +12,9 @@ typedef struct work {
   const micak_mlp_loop *m;
   int64_t row[MOST], weights;                /* floats of a row of weights; of all */
   float *theta[MOST], *g[MOST], *u[MOST], *v[MOST], *h[MOST]; /* weights, gradient, cotangent, v = rates u, H v */
+  float *first[MOST];                        /* the last start: tasks may share it */
+  const float *seen[2 * MOST];               /* where that was, once it is loaded */
+  int loaded;
   float *a[MOST + 1], *at[MOST + 1];         /* (in + 1, VW) inputs of each layer and outputs; tangents */
   float *d[MOST + 1], *dt[MOST + 1];         /* (units, VW) cotangents */
   float *rows[MOST], *rows_t[MOST];          /* (VW, row): activations by row, and tangents */
@@ -19,10 +22,10 @@ typedef struct work {
 
 static work work_of(const micak_mlp_loop *m, float *at) {
   work w = { .m = m, .weights = mlp_weights(m) };
-  float **all[] = { w.theta, w.g, w.u, w.v, w.h };
+  float **all[] = { w.theta, w.g, w.u, w.v, w.h, w.first };
   memset(at, 0, (size_t)micak_mlp_loop_scratch(m));
   for (int l = 0; l < m->layers; l++) w.row[l] = mlp_row(m, l);
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < 6; i++)
     for (int l = 0; l < m->layers; l++) {
       all[i][l] = at;
       at += m->width[l + 1] * w.row[l];
@@ -261,7 +264,8 @@ INLINE void curvature(work *w, const data *t, int want, const int act) {
 INLINE void copy(float *to, const float *from, int64_t n) {
   int64_t i = 0;
   for (; i + VW <= n; i += VW) v_store(to + i, v_load(from + i));
-  if (i < n) v_store_n(to + i, v_load_n(from + i, n - i), n - i);
+  if (n - i > 4) v_store_n(to + i, v_load_n(from + i, n - i), n - i);
+  else for (; i < n; i++) to[i] = from[i];
 }
 
 /* a layer's weights and bias from (out, in) and (out) numbers; NULL: zeros */
@@ -284,6 +288,19 @@ static void store_layer(const work *w, int l, const float *from, float *weight, 
 static void load_wires(const work *w, const mica_wire *wires, int64_t b, float *const *to) {
   for (int l = 0; l < w->m->layers; l++)
     load_layer(w, l, micak_task(&wires[2 * l], NULL, b), micak_task(&wires[2 * l + 1], NULL, b), to[l]);
+}
+
+/* theta = where task b starts */
+static void load_start(work *w, int64_t b) {
+  int same = w->loaded;
+  for (int i = 0; i < 2 * w->m->layers; i++) {
+    const float *at = micak_task(&w->m->start[i], NULL, b);
+    same &= at == w->seen[i];
+    w->seen[i] = at;
+  }
+  if (!same) load_wires(w, w->m->start, b, w->first);
+  w->loaded = 1;
+  copy(w->theta[0], w->first[0], w->weights);
 }
 
 static float rate_of(const micak_mlp_loop *m, int param, int64_t b, int64_t step) {
@@ -316,7 +333,7 @@ INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64
   for (int64_t b = begin; b < begin + count; b++) {
     data t = data_of(m, b);
     float *loss = micak_task(&m->loss, NULL, b);
-    load_wires(&w, m->start, b, w.theta);
+    load_start(&w, b);
     for (int64_t k = 0; k < m->steps; k++) {
       float value = gradient(&w, &t, act);
       if (loss) loss[k] = value;
@@ -363,7 +380,7 @@ INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int6
     load_wires(&w, m->last_d, b, w.u);
     for (int64_t k = m->steps - 1; k >= m->stop; k--) {
       if (!m->first_order || slopes) {
-        if (k == 0) load_wires(&w, m->start, b, w.theta);
+        if (k == 0) load_start(&w, b);
         for (int l = 0; k > 0 && l < m->layers; l++) {
           int64_t n = m->width[l + 1];
           const float *bias = m->kept[2 * l + 1] ? m->kept[2 * l + 1] + ((k - 1) * m->B + b) * n : NULL;

@@ -3,7 +3,7 @@
 #include "mlp/mlp_loop_internal.h"
 
 int64_t micak_mlp_loop_scratch(const micak_mlp_loop *m) {
-  int64_t floats = 5 * mlp_weights(m) + 4 * MLP_LANES * mlp_activations(m) + 2 * mlp_transposed(m) + 8 * MLP_LANES;
+  int64_t floats = 6 * mlp_weights(m) + 4 * MLP_LANES * mlp_activations(m) + 2 * mlp_transposed(m) + 8 * MLP_LANES;
   return floats * (int64_t)sizeof(float);
 }
 
