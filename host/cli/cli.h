@@ -44,6 +44,10 @@ int micac_fail(const micac_args *args, mica_status status);
 /* a wrong command line: print the text and how to get help. */
 int micac_usage(const micac_args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* `mica info CONFIG`; what to say of an inner loop's path, "" for none */
+int         micac_job_info(micac_args *args);
+const char *micac_inner(const char *path);
+
 /* a context that logs warnings to stderr, with `threads` workers (0: all cores) */
 mica_status micac_context(int threads, mica_context **out);
 

@@ -114,6 +114,8 @@ static void devices(micah_json *json, mica_context *context, int text) {
 
 static int run_info(micac_args *args) {
   static const char *const isas[] = { "portable", "avx2", "avx512" };
+  if (args->n_positional == 1) return micac_job_info(args);
+  if (args->n_positional) return micac_usage(args, "expected one configuration file at most");
   mica_context *context = NULL;
   mica_status   status = micac_context(0, &context);
   if (status < 0) return micac_fail(args, status);
@@ -180,9 +182,10 @@ static int run_info(micac_args *args) {
 
 const micac_command micac_info = {
   .name = "info",
-  .summary = "version, instruction set, devices, models and losses with their keys",
-  .usage = "[--json]",
-  .help = "example:\n  mica info\n",
+  .summary = "version, instruction set, devices, models and losses with their keys; what a configuration makes",
+  .usage = "[CONFIG [KEY=VALUE ...]] [--json]",
+  .help = "examples:\n  mica info\n  mica info docs/recipes/maml_sinusoid.yaml inner.steps=5\n",
   .options = "json",
+  .overrides = 1,
   .run = run_info,
 };

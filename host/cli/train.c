@@ -72,6 +72,7 @@ static int print_summary(const micac_args *args, const mica_trainer_info *info, 
   micah_json_real(&json, "excess", d->progress.step ? d->progress.excess : NAN);
   micah_json_real(&json, "seconds", d->progress.step ? d->progress.seconds : 0);
   micah_json_int(&json, "params", info->params);
+  micah_json_string(&json, "inner", info->inner);
   micah_json_int(&json, "activation_bytes", info->activation_bytes);
   micah_json_int(&json, "peak_bytes", info->peak_bytes);
   micah_json_int(&json, "gradient_bytes", info->gradient_bytes);
@@ -113,8 +114,9 @@ static int run(micac_args *args) {
   d.progress.excess = NAN;
   int profile = micac_option(args, "profile") != NULL;
   if (status >= 0 && !d.quiet)
-    fprintf(stderr, "%s on %s: %lld parameters, %lld steps of %lld tasks, %d threads%s\n", info.model, info.family,
+    fprintf(stderr, "%s on %s: %lld parameters, %lld steps of %lld tasks, %d threads%s%s\n", info.model, info.family,
             (long long)info.params, (long long)info.steps, (long long)info.tasks_per_step, info.threads,
+            micac_inner(info.inner),
             info.finished ? "; this run had finished" : info.resumed ? "; resumed" : "");
   if (status >= 0 && profile) status = mica_trainer_profile(trainer, 1, NULL, NULL);
   if (status >= 0 && !info.finished) {

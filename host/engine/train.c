@@ -11,6 +11,7 @@
 #include "host/engine/producer.h"
 #include "host/engine/run_folder.h"
 #include "host/engine/runner.h"
+#include "mica/adapt.h"
 
 /* one device and its grains [first, end) of every step */
 typedef struct part {
@@ -514,6 +515,8 @@ mica_status mica_trainer_get_info(const mica_trainer *t, mica_trainer_info *out)
   mica_memory memory;
   mica_status status = mica_executor_memory(t->parts[0].runner->executor, &memory);
   if (status < 0) return status;
+  const char *inner = NULL;
+  if (s->inner.steps > 0 && (status = mica_adapt_get_path(t->parts[0].runner->executor, 0, &inner)) < 0) return status;
   *out = (mica_trainer_info){
     .step = t->state.step, .steps = s->steps, .tasks_per_step = s->batch, .grain = s->grain,
     .grains_per_launch = t->launch, .params = t->graph.params, .activation_bytes = memory.scratch + memory.saved,
@@ -522,7 +525,7 @@ mica_status mica_trainer_get_info(const mica_trainer *t, mica_trainer_info *out)
     .threads = mica_context_get_threads(t->job->context)->workers,
     .finished = t->state.step >= s->steps, .resumed = t->resumed,
     .family = t->job->family->name, .model = t->job->model->name, .loss = t->job->loss->name,
-    .exact = t->exact < 0 ? NULL : t->exact_name, .run = t->job->run };
+    .exact = t->exact < 0 ? NULL : t->exact_name, .run = t->job->run, .inner = inner };
   return MICA_OK;
 }
 

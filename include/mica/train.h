@@ -61,6 +61,7 @@ typedef struct mica_trainer_info {
   const char *family, *model, *loss; /* names, borrowed */
   const char *exact;                 /* predictor compared with, NULL: none */
   const char *run;                   /* run folder, NULL: none */
+  const char *inner;                 /* how its inner loop runs (mica_adapt_get_path), NULL: it has none */
 } mica_trainer_info;
 
 /* start a run (source.config given; `resume` 0) or go on with one (source.run given; `resume` 1): from its newest
