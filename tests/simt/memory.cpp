@@ -14,10 +14,11 @@
 namespace simt {
 
 char *arena_base, *arena_end;
+const size_t arena_each = (size_t)8 << 30;
 
 namespace {
 
-constexpr size_t EACH = (size_t)8 << 30, GAP = 512, ALIGN = 512;
+constexpr size_t EACH = arena_each, GAP = 512, ALIGN = 512;
 size_t next_free[MAX_DEVICES];
 std::multimap<size_t, char *> spare[MAX_DEVICES]; /* freed blocks by size */
 std::map<const void *, size_t> taken;        /* rounded sizes */

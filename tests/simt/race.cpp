@@ -4,7 +4,7 @@
  * of its runtime is linked, and what orders accesses is CUDA's: __syncthreads in a block, __syncwarp in a warp, never a
  * shuffle, and nothing between blocks (a block that uses atomics is trusted to order itself after others).
  *
- * one cell for every two bytes: the last write and one reader. a clock ticks for a thread at each barrier it meets;
+ * one cell for every two bytes: the last write and the last reader. a clock ticks for a thread at each barrier it meets;
  * an access is ordered before this thread's if this thread knows of that clock. */
 #include <sys/mman.h>
 
@@ -25,7 +25,7 @@ namespace {
 
 /* serial (30 bits) of the block's run, thread (10), clock (22), kind (2) */
 typedef uint64_t record;
-enum { PLAIN, UNDER_WAY, ATOMIC };
+enum { PLAIN, UNDER_WAY, ATOMIC, SEVERAL = 1 }; /* SEVERAL: of a reader, beside one that it was not ordered after */
 enum : record { CLOSED, UNWRITTEN, WRITTEN, FIRST_RECORD = (record)1 << 34 };
 record   record_of(uint64_t serial, int thread, uint32_t clock, int kind) {
   return serial << 34 | (record)thread << 24 | (record)(clock & 0x3fffff) << 2 | (record)kind;
@@ -52,6 +52,8 @@ uint32_t    others[MAX_THREADS];             /* what all know of threads of othe
 uint32_t    lanes[MAX_THREADS][32];          /* what a thread knows of its warp */
 int         block_threads;
 bool        used_atomics;                    /* this block, so far */
+bool        race_on, uninitialised;
+const char *mine_low, *mine_high;            /* memory of the device that runs */
 
 cell *reserve(size_t bytes) {
   void *at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -106,35 +108,43 @@ inline bool before(record r, int thread, bool everyone) {
   return s < grid_first || !everyone || used_atomics;
 }
 
+void check_cell(const cell &c, const void *at, size_t bytes, bool write, int kind, bool everyone, int thread, const void *pc) {
+  if (everyone && c.write == CLOSED) found(write ? "write out of bounds" : "read out of bounds", at, bytes, pc, CLOSED, false);
+  if (c.write >= FIRST_RECORD && serial_of(c.write) == serial && kind_of(c.write) == UNDER_WAY)
+    found(write ? "write to what a cp.async is still writing" : "read of what a cp.async is still writing", at, bytes, pc,
+          c.write, true);
+  if (bytes == 1) return;                    /* neighbouring bytes share a cell: single ones are not looked at */
+  if (!write && uninitialised && (everyone ? c.write == UNWRITTEN : serial_of(c.write) != serial))
+    found(everyone ? "read of memory that nobody has written" : "read of shared memory that the block has not written", at,
+          bytes, pc, WRITTEN, true);
+  bool both = kind == ATOMIC && kind_of(c.write) == ATOMIC;
+  if (!both && !before(c.write, thread, everyone))
+    found(write ? "race: write after write" : "race: read after write", at, bytes, pc, c.write, true);
+  bool beside = kind_of(c.read) == SEVERAL && c.read >> 2 == record_of(serial, thread, own[thread], PLAIN) >> 2;
+  if (write && kind != ATOMIC && (beside || !before(c.read, thread, everyone)))
+    found("race: write after read", at, bytes, pc, c.read, false);
+}
+
 void access(const void *at, size_t bytes, bool write, int kind, const void *pc) {
   const bool everyone = is_arena(at);        /* seen by all blocks */
   if (!everyone && !is_static(at)) return;
-  fiber *f = self;
-  if (!f) return;
-  const int thread = f->linear;
-  if (everyone && !may_access(running_device(), arena_device(at)))
+  const int thread = self->linear;
+  if (everyone && (at < (const void *)mine_low || at >= (const void *)mine_high) &&
+      !may_access(running_device(), arena_device(at)))
     fail_with(cudaErrorIllegalAddress, "memory of another device, without peer access, at " + place_of(pc));
   const record now = record_of(serial, thread, own[thread], kind);
-  cell        *c = cell_of(at), *end = cell_of((const char *)at + bytes - 1);
-  if (everyone && !is_arena((const char *)at + bytes - 1)) end = c;
+  cell        *c = cell_of(at), *end = cell_of((const char *)at + bytes - 1), seen = { CLOSED, CLOSED };
+  record       reader = 0;
   for (; c <= end; c++) {
-    if (everyone && c->write == CLOSED) found(write ? "write out of bounds" : "read out of bounds", at, bytes, pc, CLOSED, false);
-    if (c->write >= FIRST_RECORD && serial_of(c->write) == serial && kind_of(c->write) == UNDER_WAY)
-      found(write ? "write to what a cp.async is still writing" : "read of what a cp.async is still writing", at, bytes, pc,
-            c->write, true);
-    if (!write && option().uninitialised && bytes > 1 &&
-        (everyone ? c->write == UNWRITTEN : serial_of(c->write) != serial))
-      found("read of shared memory that the block has not written", at, bytes, pc, WRITTEN, true);
-    if (bytes > 1) {                         /* neighbouring bytes share a cell: single ones are not looked at */
-      bool both = kind == ATOMIC && kind_of(c->write) == ATOMIC;
-      if (!both && !before(c->write, thread, everyone))
-        found(write ? "race: write after write" : "race: read after write", at, bytes, pc, c->write, true);
-      if (write && kind != ATOMIC && !before(c->read, thread, everyone)) found("race: write after read", at, bytes, pc, c->read, false);
-      if (write) c->write = now;
-      else if (before(c->read, thread, false)) c->read = now;
-    } else if (write) {
-      c->write = WRITTEN;
+    if (c->write != seen.write || c->read != seen.read || seen.write == CLOSED) {
+      seen = *c;
+      /* its own last write, and no other reader since: nothing to look at */
+      if (seen.write >> 24 != now >> 24 || (seen.write & 3) || (write && (seen.read >> 24 != now >> 24 || (seen.read & 3))))
+        check_cell(seen, at, bytes, write, kind, everyone, thread, pc);
+      reader = bytes == 1 || seen.read >> 2 == now >> 2 ? seen.read : before(seen.read, thread, false) ? now : now | SEVERAL;
     }
+    if (write) c->write = bytes == 1 ? (record)WRITTEN : now;
+    else c->read = reader;
   }
   last_place &l = place_at(at);
   if (l.at != (uintptr_t)at >> 1) l.at = (uintptr_t)at >> 1, l.write = l.read = nullptr;
@@ -145,7 +155,9 @@ void access(const void *at, size_t bytes, bool write, int kind, const void *pc) 
 
 void race_grid_begin() {
   prepare();
+  race_on = option().race, uninitialised = option().uninitialised;
   grid_first = serial + 1;
+  mine_low = arena_base + (size_t)running_device() * arena_each, mine_high = mine_low + arena_each;
 }
 void race_block_begin(int threads) {
   serial++;
@@ -175,7 +187,7 @@ void race_join(const int *threads, int count, bool whole) {
   }
 }
 void race_access(const void *at, size_t bytes, bool write, const void *pc) {
-  if (option().race) access(at, bytes, write, PLAIN, pc);
+  if (race_on) access(at, bytes, write, PLAIN, pc);
 }
 void race_atomic(const void *at, size_t bytes, const void *pc) {
   if (!option().race) return;

@@ -98,6 +98,7 @@ void *arena_take(int device, size_t bytes);  /* NULL: none left */
 void  arena_give(void *at);
 int   arena_device(const void *at);          /* -1: not device memory */
 extern char *arena_base, *arena_end;
+extern const size_t arena_each;              /* addresses of a device */
 const allocation *find_allocation(const void *at, size_t bytes);
 bool  may_access(int from, int to);          /* devices: itself or an enabled peer */
 
