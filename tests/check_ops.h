@@ -5,6 +5,7 @@
 #ifndef MICA_TESTS_CHECK_OPS_H
 #define MICA_TESTS_CHECK_OPS_H
 
+#include "common/cases.h"
 #include "common/op.h"
 #include "device/context.h"
 
@@ -76,7 +77,7 @@ const char *ck_target_name(ck_target t);                                        
 /* ---- data ---- */
 typedef struct ck_sizes {
   int64_t tasks, rows;                       /* 0: as the case says */
-  int     packed;                            /* ragged rows */
+  int     packed;                            /* ragged rows; 2: of awkward lengths */
   int64_t alone;                             /* 1 + b: the sizes that task b has among ragged ones, not packed */
 } ck_sizes;
 mica_status ck_case_make(const mica_op *op, const char *set, ck_sizes sizes, ck_case *c);
@@ -122,6 +123,7 @@ void ck_check_kernels(const ck_case *c, const ck_data *d);
 void ck_check_packed(const mica_op *op, const char *set);
 void ck_check_batches(const mica_op *op, const char *set);
 void ck_check_bench(const mica_op *op, const char *set);
+void ck_check_lengths(const mica_op *op, const mica_case *k);
 void ck_check_same(const mica_op *op, const char *before, const char *set);
 void ck_check_cut(const mica_op *op, const char *set);
 

@@ -38,6 +38,14 @@ static int64_t ragged(int64_t b, int64_t longest, int turn) {
   return p < 0 ? 1 : p == 0 ? 0 : p == 1 ? (longest + 1) / 2 : longest;
 }
 
+/* lengths around the sizes of vectors, tiles and blocks, the longest first; another order for a second row size */
+enum { AWKWARD = 12 };
+static int64_t awkward(int64_t b, int64_t longest, int turn) {
+  static const int16_t length[AWKWARD] = { 1 << 14, 1, 2, 7, 17, 31, 33, 64, 65, 127, 200, 0 };
+  int64_t n = length[(turn ? 5 * b + 3 : b) % AWKWARD];
+  return n < longest ? n : longest;
+}
+
 static int leaves_out(const char *set, const char *name) {
   char text[80];
   snprintf(text, sizeof text, "%s=none", name);
@@ -63,6 +71,7 @@ mica_status ck_case_make(const mica_op *op, const char *set, ck_sizes sizes, ck_
     if (sizes.alone) *n = ragged(sizes.alone - 1, *n, *n != longest);
     else if (sizes.rows) *n = sizes.rows;
   }
+  if (sizes.packed == 2) sizes.tasks = AWKWARD;
   if (sizes.tasks) *micak_dim(&op->dims[0], c->args) = sizes.tasks;
   if (op->infer) status = op->infer(c->args);
   if (status < 0) return status;
@@ -86,7 +95,8 @@ mica_status ck_case_make(const mica_op *op, const char *set, ck_sizes sizes, ck_
     k->offsets = calloc((size_t)c->B + 1, sizeof *k->offsets);
     if (!k->offsets) return mica_error(MICA_ERR_MEMORY, "out of memory");
     for (int64_t b = 0; b < c->B; b++)
-      k->offsets[b + 1] = k->offsets[b] + (int32_t)ragged(b, k->n[1], k->n[1] != longest);
+      k->offsets[b + 1] =
+          k->offsets[b] + (int32_t)(sizes.packed == 2 ? awkward : ragged)(b, k->n[1], k->n[1] != longest);
   }
   return MICA_OK;
 }

@@ -118,6 +118,11 @@ static void check_case(const mica_op *op, int index) {
     ck_check_bench(op, k->set);
     return;
   }
+  if (k->flags & MICA_CASE_LENGTHS) {
+    ck_where("%s '%s'", op->name, k->set);
+    ck_check_lengths(op, k);
+    return;
+  }
   ck_where("%s '%s'", op->name, k->set);
   if ((k->flags & MICA_CASE_SAME) && ck_check(index > 0, "there is no case before")) ck_check_same(op, k[-1].set, k->set);
   ck_check_cut(op, k->set);

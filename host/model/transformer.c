@@ -6,7 +6,7 @@
 #include "host/model/mixers.h"
 
 typedef struct config {
-  int64_t layers, width, heads, positions, norm, activation, mask, max_length;
+  int64_t layers, width, heads, positions, norm, activation, mask, prefix, window, max_length;
   double  mlp, init, eps;
   int32_t bias;
   micah_mixer mixer;
@@ -29,7 +29,10 @@ static const mica_key keys[] = {
       "normalisation before each sublayer and at the end"),
   KEY(eps, MICA_KEY_REAL, "1e-5", 1e-12, 1, NULL, "added to the variance in a normalisation"),
   KEY(activation, MICA_KEY_CHOICE, "gelu", 0, 0, ACTIVATIONS, "of the MLP"),
-  KEY(mask, MICA_KEY_CHOICE, "causal", 0, 0, "causal|full", "what a token sees: those before it and itself, or all"),
+  KEY(mask, MICA_KEY_CHOICE, "causal", 0, 0, "causal|full|prefix|context|window",
+      "what a token sees: those before it and itself; all; the first `prefix` too; those and itself only; the last `window`"),
+  KEY(prefix, MICA_KEY_INT, "0", 0, 1 << 24, NULL, "tokens of mask=prefix and context that all see"),
+  KEY(window, MICA_KEY_INT, "64", 1, 1 << 24, NULL, "tokens that mask=window sees, itself among them"),
   KEY(bias, MICA_KEY_BOOL, "yes", 0, 0, NULL, "biases in linear maps and layernorm"),
   KEY(init, MICA_KEY_REAL, "0.02", 0, 10, NULL,
       "standard deviation of initial weights; residual projections have 1/sqrt(2 layers) of it"),
@@ -55,7 +58,7 @@ static mica_value linear(mica_program *p, const config *c, mica_value x, int64_t
 }
 
 static mica_value attention(mica_program *p, const config *c, mica_value x, int64_t layer) {
-  static const char *const masks[] = { "mask=causal", "mask=full" };
+  static const char *const masks[] = { "causal", "full", "prefix", "context", "window" };
   int64_t width = c->width, heads[2] = { c->heads, width / c->heads };
   mica_value part[3];
   char path[64];
@@ -67,8 +70,11 @@ static mica_value attention(mica_program *p, const config *c, mica_value x, int6
       part[i] = mica_program_op(p, path, "rotary", NULL, 1, (mica_bind[]){ { "x", part[i] } });
     }
   }
+  char settings[96];
+  snprintf(settings, sizeof settings, "mask=%s prefix=%lld window=%lld", masks[c->mask], (long long)c->prefix,
+           (long long)c->window);
   snprintf(path, sizeof path, "blocks.%lld.attn", (long long)layer);
-  mica_value y = mica_program_op(p, path, "attention", masks[c->mask], 3,
+  mica_value y = mica_program_op(p, path, "attention", settings, 3,
                                  (mica_bind[]){ { "q", part[0] }, { "k", part[1] }, { "v", part[2] } });
   return mica_program_reshape(p, y, 1, &width);
 }

@@ -1,5 +1,6 @@
 /* table of attention */
 #include "attention/attention_internal.h"
+#include "common/cases.h"
 #include "common/isa.h"
 #include "common/ref.h"
 
@@ -142,6 +143,24 @@ static const mica_kernel attention_kernels[] = {
 #define NO_MASK " prefix_lengths=none block_mask=none"
 #define PLAIN NO_BIAS NO_MASK
 #define BARE " scale=none" PLAIN
+/* the whole product of forms, head sizes and lengths: packed tasks up to 200 rows, and one task of 1000 */
+#define HEAD(S, form, d, more)                                                                                     \
+  { "B=2 T=200 S=" #S " " form " D=" #d, MICA_CASE_LENGTHS | MICA_CASE_SLOW | (more) },                             \
+  { "B=1 T=1000 S=1000 " form " D=" #d, MICA_CASE_LENGTHS | MICA_CASE_SLOW | (more) },
+#define LENGTHS(S, form, more)                                                                                     \
+  HEAD(S, form, 4, more) HEAD(S, form, 8, more) HEAD(S, form, 20, more) HEAD(S, form, 32, more)                    \
+  HEAD(S, form, 60, more) HEAD(S, form, 64, more) HEAD(S, form, 128, more) HEAD(S, form, 256, more)
+#define EACH_FORM(X)                                                                                               \
+  X(200, "H=1 G=1" BARE, 0)                                                                                        \
+  X(200, "H=1 G=1" PLAIN, MICA_CASE_WIDE)                                                                          \
+  X(151, "H=1 G=1 mask=full" BARE, 0)                                                                              \
+  X(151, "H=1 G=1 mask=prefix block_mask=none" NO_BIAS, 0)                                                         \
+  X(200, "H=1 G=1 mask=context block_mask=none" NO_BIAS, 0)                                                        \
+  X(200, "H=1 G=1 mask=window window=40" PLAIN, 0)                                                                 \
+  X(130, "H=1 G=1 mask=full block_q=5 block_k=7 prefix_lengths=none" NO_BIAS, 0)                                   \
+  X(200, "H=1 G=1 bias=none scale=none" NO_MASK, 0)                                                                \
+  X(130, "H=1 G=1 mask=full slopes=none" NO_MASK, 0)                                                               \
+  X(160, "H=3 G=2" BARE, 0)
 static const mica_case attention_cases[] = {
   { "B=3 T=7 S=7 H=2 G=2 D=8" BARE, MICA_CASE_PACKED },
   { "B=2 T=5 S=9 H=5 G=2 D=3" PLAIN, MICA_CASE_PACKED },
@@ -162,6 +181,9 @@ static const mica_case attention_cases[] = {
   { "B=2 T=5 S=6 H=2 G=1 D=4 mask=prefix block_k=2", MICA_CASE_PACKED },
   { "B=1 T=52 S=270 H=1 G=1 D=4 mask=window window=40 prefix_lengths=none block_q=7 block_k=5", 0 },
   { "B=1 T=50 S=70 H=1 G=1 D=4 mask=context block_mask=none" NO_BIAS, 0 },
+  { "B=2 T=200 S=200 H=1 G=1 D=20" BARE, MICA_CASE_LENGTHS },
+  { "B=2 T=70 S=127 H=1 G=1 D=8 mask=full" BARE, MICA_CASE_LENGTHS | MICA_CASE_WIDE },
+  EACH_FORM(LENGTHS)
   { "B=1 T=210 S=300 H=2 G=1 D=4" PLAIN, MICA_CASE_SLOW },
   { "B=64 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH },
   { "B=256 T=32 S=32 H=2 G=2 D=64" BARE, MICA_CASE_BENCH },
