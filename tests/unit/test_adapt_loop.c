@@ -1,6 +1,7 @@
 /* inner loops: every exact method against central differences, over networks and a transformer; first order and
  * truncation against what they leave out */
 #include "adapt_support.h"
+#include "attention/attention.h"
 #include "mica/adapt.h"
 
 enum { ROWS = 4, IN = 2, HIDDEN = 3, TASKS = 3 };
@@ -23,6 +24,7 @@ static mica_program *network(mica_context *context) {
 }
 
 /* a block of attention between linear maps; tokens of width 4 */
+static const char *attention = "attention"; /* the operation that does it */
 static mica_program *transformer(mica_context *context) {
   enum { C = 4 };
   mica_program *p;
@@ -40,7 +42,7 @@ static mica_program *transformer(mica_context *context) {
   mica_value q = mica_program_reshape(p, op2(p, "q", "linear", NULL, "x", n, "w", w[1]), 2, heads);
   mica_value k = mica_program_reshape(p, op2(p, "k", "linear", NULL, "x", n, "w", w[2]), 2, heads);
   mica_value v = mica_program_reshape(p, op2(p, "v", "linear", NULL, "x", n, "w", w[3]), 2, heads);
-  mica_value a = mica_program_reshape(p, op3(p, "attention", "attention", NULL, "q", q, "k", k, "v", v), 1, &width);
+  mica_value a = mica_program_reshape(p, op3(p, "attention", attention, NULL, "q", q, "k", k, "v", v), 1, &width);
   mica_value sum = op2(p, "sum", "add", NULL, "a", h, "b", a);
   mica_value out = op2(p, "out", "linear", NULL, "x", sum, "w", w[4]);
   mica_value mean = op1(p, "loss", "mean", "axis=row", "x", op2(p, "rows", "mse", NULL, "pred", out, "target", y));
@@ -227,6 +229,70 @@ static void test_transformer(void **state) {
   mica_context_destroy(context);
 }
 
+/* a backward that is opaque to differentiation: on the way back, probabilities and all inputs are constants, so that
+ * only the cotangent's own tangent passes. first-order training would never notice */
+static const mica_kernel *true_backward;
+static mica_status opaque(const mica_exec *exec, const void *args, int64_t first, int64_t count) {
+  mica_attention_args a = *(const mica_attention_args *)args;
+  mica_port *ports[] = { &a.q, &a.k, &a.v, &a.out };
+  for (int i = 0; i < 4; i++) ports[i]->d = ports[i]->td;
+  return true_backward->run(exec, &a, first, count);
+}
+
+/* |<hypergradient, t> - central difference| / |central difference| of the sum of the outputs */
+static double hypergradient_error(mica_context *context, const char *op) {
+  attention = op;
+  setup s = plain("sgd", 3);
+  s.loss = transformer;
+  mica_program *p = few_shot(context, &s);
+  bench b[3];
+  double sum[3], slope = 0, h = 1e-5;
+  for (int i = 0; i < 3; i++) {
+    b[i] = bench_of(p, 1, 0, 0);
+    b[i].passes = i ? MICA_PASS_FORWARD : MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
+    bench_fill(&b[i], 11);
+    if (i) shift(&b[i], &b[0], i == 1 ? h : -h);
+    for (int k = 0; k < b[i].n_outputs; k++)
+      for (int64_t j = 0; j < b[i].output_count[k]; j++) b[i].output[k][1][j] = b[0].output[k][1][j];
+    bench_run(context, &b[i]);
+    sum[i] = seeded_sum(&b[i]);
+  }
+  for (int64_t i = 0; i < b[0].param_count; i++) slope += b[0].param[1][i] * b[0].param[2][i];
+  for (int k = 0; k < b[0].n_inputs; k++)
+    for (int64_t i = 0; i < b[0].input_count[k]; i++) slope += b[0].input[k][1][i] * b[0].input[k][2][i];
+  double difference = (sum[1] - sum[2]) / (2 * h);
+  for (int i = 0; i < 3; i++) bench_free(&b[i]);
+  mica_program_destroy(p);
+  attention = "attention";
+  return fabs(slope - difference) / fabs(difference);
+}
+
+/* the check of the hypergradient catches it */
+static void test_opaque_backward(void **state) {
+  (void)state;
+  enum { MOST = 64 };
+  mica_context *context = context_with(1);
+  const mica_op *real;
+  static mica_kernel kernels[MOST];
+  OK(mica_find_op(context, "attention", &real));
+  assert_true(real->n_kernels <= MOST);
+  static mica_op control;
+  control = *real;
+  control.name = "attention_opaque";
+  control.kernels = kernels;
+  for (int i = 0; i < real->n_kernels; i++) {
+    kernels[i] = real->kernels[i];
+    if (kernels[i].backend != MICA_REF || kernels[i].dtype != MICA_F64) continue;
+    if (kernels[i].face == MICA_BACKWARD) true_backward = &real->kernels[i];
+    if (kernels[i].face == MICA_BACKWARD_JVP) kernels[i].run = opaque;
+  }
+  OK(mica_register_op(context, &control));
+  double exact = hypergradient_error(context, "attention"), wrong = hypergradient_error(context, "attention_opaque");
+  if (!(exact < 1e-7)) fail_msg("through attention the hypergradient is off by %g", exact);
+  if (!(wrong > 1e-3)) fail_msg("an opaque backward is off by %g only: it would not be noticed", wrong);
+  mica_context_destroy(context);
+}
+
 static void test_conv_net(void **state) {
   (void)state;
   mica_context *context = context_with(2);
@@ -288,6 +354,7 @@ static void test_forward_mode(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_unrolled), cmocka_unit_test(test_views), cmocka_unit_test(test_transformer),
+    cmocka_unit_test(test_opaque_backward),
     cmocka_unit_test(test_conv_net),
     cmocka_unit_test(test_forward_mode),
   };
