@@ -13,6 +13,7 @@ static const char usage[] =
     "  --op NAME[,NAME]  only these\n"
     "  --case N          only this case\n"
     "  --face NAME       only this face: forward backward jvp backward_jvp\n"
+    "  --backend NAME    cpu cuda (a GPU; % of its measured peaks)\n"
     "  --isa NAME        instruction set: portable avx2 avx512 (default: the best)\n"
     "  --threads N       default: all cores\n"
     "  --seconds S       least time for each number (default 0.5)\n"
@@ -22,17 +23,33 @@ static const char usage[] =
 typedef struct bench {
   mica_context *context;
   const char   *op;
-  int           only_case, face, isa, threads, json, slow, rows, red;
+  int           only_case, face, isa, threads, json, slow, rows, red, backend;
   double        seconds, gflops, gbytes;
+  bench_cuda    cuda;
 } bench;
 
 /* a table of memory: every wire of every operand, in float */
 typedef struct board {
-  void  *args;
-  float *memory[CK_MAX][CK_WIRES];
+  void         *args;
+  micah_device *device;                      /* where the memory is */
+  float        *memory[CK_MAX][CK_WIRES];
+  size_t        bytes[CK_MAX][CK_WIRES];
 } board;
 
-static int board_make(const mica_op *op, const ck_case *c, board *b) {
+/* to a device: its memory takes the place of that here */
+static mica_status board_send(board *b, micah_device *device, int o, int w) {
+  void *there;
+  mica_status status = device->ops->alloc(device, b->bytes[o][w], "a wire", &there);
+  if (status >= 0) status = device->ops->copy(device, device->stream, there, b->memory[o][w], b->bytes[o][w]);
+  if (status >= 0) status = device->ops->stream_sync(device, device->stream);
+  if (status < 0) return status;
+  free(b->memory[o][w]);
+  b->memory[o][w] = there;
+  b->device = device;
+  return MICA_OK;
+}
+
+static int board_make(const mica_op *op, const ck_case *c, micah_device *device, board *b) {
   memset(b, 0, sizeof *b);
   b->args = malloc(op->args_size);
   if (!b->args) return 0;
@@ -46,6 +63,7 @@ static int board_make(const mica_op *op, const ck_case *c, board *b) {
       float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 64) & ~(size_t)63);
       if (!x) return 0;
       b->memory[o][w] = x;
+      b->bytes[o][w] = (size_t)n * sizeof *x;
       int64_t range = 2;
       for (int i = 0; operand->range && i < op->n_dims; i++)
         if (!strcmp(op->dims[i].name, operand->range)) range = *micak_dim(&op->dims[i], c->args);
@@ -54,7 +72,8 @@ static int board_make(const mica_op *op, const ck_case *c, board *b) {
         if (index) ((int32_t *)(void *)x)[i] = (int32_t)(u * (double)range);
         else x[i] = (float)(w == CK_V && operand->domain == MICA_ANY ? 2 * u - 1 : 0.1 + 0.8 * u);
       }
-      mica_wire_dense(op, operand, b->args, index ? MICA_I32 : MICA_F32, shared, x,
+      if (device && board_send(b, device, o, w) < 0) return 0;
+      mica_wire_dense(op, operand, b->args, index ? MICA_I32 : MICA_F32, shared, b->memory[o][w],
                       micak_wire(micak_port(operand, b->args), CK_BIT(w)));
     }
   }
@@ -63,7 +82,11 @@ static int board_make(const mica_op *op, const ck_case *c, board *b) {
 
 static void board_free(board *b) {
   for (int o = 0; o < CK_MAX; o++)
-    for (int w = 0; w < CK_WIRES; w++) free(b->memory[o][w]);
+    for (int w = 0; w < CK_WIRES; w++) {
+      if (!b->memory[o][w]) continue;
+      if (b->device) b->device->ops->free(b->device, b->memory[o][w], b->bytes[o][w]);
+      else free(b->memory[o][w]);
+    }
   free(b->args);
 }
 
@@ -72,29 +95,42 @@ static int ascending(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static int time_face(bench *h, const mica_op *op, const ck_case *c, const board *b, int face) {
+static mica_status time_cpu(bench *h, const mica_op *op, const board *b, int face, double *median, double *least,
+                            int *runs) {
   enum { MOST = 200 };
   double taken[MOST], total = 0;
   int n = 0;
   for (int warm = 1; n < MOST && (n < 5 || total < h->seconds); warm = 0) {
     double start = bench_seconds();
-    if (micah_run_face_as(h->context, op, MICA_CPU, MICA_F32, face, b->args, h->isa, 0) < 0) {
-      fprintf(stderr, "bench_ops: %s\n", mica_last_error());
-      return 0;
-    }
+    mica_status status = micah_run_face_as(h->context, op, MICA_CPU, MICA_F32, face, b->args, h->isa, 0);
+    if (status < 0) return status;
     double t = bench_seconds() - start;
     if (warm) continue;
     taken[n++] = t;
     total += t;
   }
   qsort(taken, (size_t)n, sizeof *taken, ascending);
-  double median = taken[n / 2], flop = 0, bytes = 0;
+  *median = taken[n / 2], *least = taken[0], *runs = n;
+  return MICA_OK;
+}
+
+static int time_face(bench *h, const mica_op *op, const ck_case *c, const board *b, int face) {
+  double median, least, flop = 0, bytes = 0;
+  int n;
+  mica_status status = h->backend == MICA_CUDA
+                           ? bench_cuda_time(&h->cuda, op, face, b->args, h->seconds, &median, &least, &n)
+                           : time_cpu(h, op, b, face, &median, &least, &n);
+  if (status < 0) {
+    fprintf(stderr, "bench_ops: %s\n", mica_last_error());
+    return 0;
+  }
   if (op->cost) op->cost(c->args, face, &flop, &bytes);
   double gflops = flop / median * 1e-9, gbytes = bytes / median * 1e-9;
   if (h->json)
-    printf("%s\n  {\"op\": \"%s\", \"case\": \"%s\", \"face\": \"%s\", \"backend\": \"cpu\", \"dtype\": \"f32\", \"ms\": %.6g, "
+    printf("%s\n  {\"op\": \"%s\", \"case\": \"%s\", \"face\": \"%s\", \"backend\": \"%s\", \"dtype\": \"f32\", \"ms\": %.6g, "
            "\"least_ms\": %.6g, \"runs\": %d, \"gflops\": %.5g, \"gbytes\": %.5g}",
-           h->rows ? "," : "", op->name, c->text, mica_face_name(face), 1e3 * median, 1e3 * taken[0], n, gflops, gbytes);
+           h->rows ? "," : "", op->name, c->text, mica_face_name(face), mica_backend_name(h->backend), 1e3 * median,
+           1e3 * least, n, gflops, gbytes);
   else
     printf("%-14s %-44s %-13s %9.3f ms %8.1f GFLOP/s %5.1f %% %8.1f GB/s %5.1f %%\n", op->name, c->text,
            mica_face_name(face), 1e3 * median, gflops, 100 * gflops / h->gflops, gbytes, 100 * gbytes / h->gbytes);
@@ -107,7 +143,7 @@ static void bench_case(bench *h, const mica_op *op, int index) {
   static const int order[] = { MICA_FORWARD, MICA_JVP, MICA_BACKWARD, MICA_BACKWARD_JVP };
   ck_case c;
   board b;
-  if (ck_case_make(op, op->cases[index].set, (ck_sizes){ 0 }, &c) < 0 || !board_make(op, &c, &b)) {
+  if (ck_case_make(op, op->cases[index].set, (ck_sizes){ 0 }, &c) < 0 || !board_make(op, &c, h->cuda.device, &b)) {
     fprintf(stderr, "bench_ops: %s '%s': %s\n", op->name, op->cases[index].set, mica_last_error());
     h->red++;
     ck_case_free(&c);
@@ -117,7 +153,7 @@ static void bench_case(bench *h, const mica_op *op, int index) {
   for (int i = 0; i < MICA_NFACE; i++) {
     int timed = h->face < 0 || h->face == order[i];
     if (timed) h->red += !time_face(h, op, &c, &b, order[i]);
-    else if (micah_run_face_as(h->context, op, MICA_CPU, MICA_F32, order[i], b.args, h->isa, 0) < 0) h->red++;
+    else if (micah_run_face_as(h->context, op, h->backend, MICA_F32, order[i], b.args, h->isa, 0) < 0) h->red++;
   }
   board_free(&b);
   ck_case_free(&c);
@@ -139,7 +175,8 @@ static int index_of(const char *value, const char *const *names, int n) {
 /* 0 goes on, 1 stops with help, 2 stops with an error */
 static int parse(int argc, char **argv, bench *h) {
   static const char *const isas[] = { "portable", "avx2", "avx512" },
-                    *const faces[] = { "forward", "backward", "jvp", "backward_jvp" };
+                    *const faces[] = { "forward", "backward", "jvp", "backward_jvp" },
+                    *const backends[] = { "", "cpu", "cuda" };  /* by MICA_CPU, MICA_CUDA */
   for (int i = 1; i < argc; i++) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
     if (!strcmp(name, "--json")) h->json = 1;
@@ -152,6 +189,7 @@ static int parse(int argc, char **argv, bench *h) {
       else if (!strcmp(name, "--threads")) h->threads = atoi(value);
       else if (!strcmp(name, "--seconds")) h->seconds = atof(value);
       else if (!strcmp(name, "--face") && (h->face = index_of(value, faces, 4)) >= 0) continue;
+      else if (!strcmp(name, "--backend") && (h->backend = index_of(value, backends, 3)) > 0) continue;
       else if (!strcmp(name, "--isa") && (h->isa = index_of(value, isas, 3)) >= 0) continue;
       else return fprintf(stderr, "bench_ops: cannot use %s %s\n%s", name, value, usage), 2;
     }
@@ -161,22 +199,32 @@ static int parse(int argc, char **argv, bench *h) {
 
 int main(int argc, char **argv) {
   static const char *const isas[] = { "portable", "avx2", "avx512" };
-  bench h = { .only_case = -1, .face = -1, .isa = micak_best_isa(), .seconds = 0.5 };
+  bench h = { .only_case = -1, .face = -1, .isa = micak_best_isa(), .seconds = 0.5, .backend = MICA_CPU };
   int stop = parse(argc, argv, &h);
   if (stop) return stop - 1;
   if (h.isa > micak_best_isa()) return fprintf(stderr, "bench_ops: this machine has no %s\n", isas[h.isa]), 2;
   mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
   options.threads = h.threads;
-  ck_options checks = { .only_case = -1, .backend = MICA_CPU, .isa = h.isa, .face = -1, .seed = 1, .quick = 1,
+  ck_options checks = { .only_case = -1, .backend = h.backend, .isa = h.isa, .face = -1, .seed = 1, .quick = 1,
                         .to_stderr = 1 };
   if (micah_context_new(&options, &h.context) < 0 || ck_start(&checks)) {
     fprintf(stderr, "bench_ops: %s\n", mica_last_error());
     return 2;
   }
   h.threads = mica_context_get_threads(h.context)->workers;
-  h.gflops = bench_peak_gflops(h.context, h.isa);
-  h.gbytes = bench_peak_gbytes(h.context);
-  if (h.json)
+  if (h.backend == MICA_CUDA && bench_cuda_open(h.context, &h.cuda) < 0) {
+    fprintf(stderr, "bench_ops: %s\n", mica_last_error());
+    return 2;
+  }
+  h.gflops = h.cuda.device ? h.cuda.gflops : bench_peak_gflops(h.context, h.isa);
+  h.gbytes = h.cuda.device ? h.cuda.gbytes : bench_peak_gbytes(h.context);
+  if (h.cuda.device && h.json)
+    printf("{\"device\": \"%s\", \"peak_gflops\": %.5g, \"peak_gbytes\": %.5g, \"rows\": [", h.cuda.info.name, h.gflops,
+           h.gbytes);
+  else if (h.cuda.device)
+    printf("%s, sm_%d; measured peaks: %.1f GFLOP/s of fp32 multiply-adds, %.1f GB/s of copying\n", h.cuda.info.name,
+           h.cuda.info.capability, h.gflops, h.gbytes);
+  else if (h.json)
     printf("{\"threads\": %d, \"isa\": \"%s\", \"peak_gflops\": %.5g, \"peak_gbytes\": %.5g, \"rows\": [", h.threads,
            isas[h.isa], h.gflops, h.gbytes);
   else
@@ -201,6 +249,7 @@ int main(int argc, char **argv) {
   }
   if (h.json) printf("\n]}\n");
   if (!ran) fprintf(stderr, "bench_ops: no operation '%s'\n", h.op ? h.op : "");
+  bench_cuda_close(&h.cuda);
   mica_context_destroy(h.context);
   ck_stop();
   return h.red || !ran;
