@@ -37,7 +37,8 @@ static mica_status read_config(const mica_source *source, int fixed, micah_job *
     if (status >= 0 && fixed && strcmp(before, after) != 0)
       status = mica_error(MICA_ERR_CONFIG,
                           "%s: '%s' would change the numbers of a run that is under way; start a new run for "
-                          "it, or change only threads, devices, launch, memory, log_every, checkpoint_every, checkpoints, exact",
+                          "it, or change only threads, devices, launch, memory, log_every, checkpoint_every, "
+                          "checkpoints, exact",
                           micah_config_name(job->config), source->overrides[i]);
   }
   if (status >= 0) status = micah_settings_fill(job->config, &job->settings);

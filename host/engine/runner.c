@@ -71,7 +71,9 @@ mica_status micah_runner_hold(micah_runner *r, int output) {
   return status;
 }
 
-mica_status micah_runner_send_params(micah_runner *r) { return micah_twin_send(&r->params, r->stream, r->params.bytes); }
+mica_status micah_runner_send_params(micah_runner *r) {
+  return micah_twin_send(&r->params, r->stream, r->params.bytes);
+}
 
 static int64_t target_rows(const micah_runner *r) {
   return micah_view_rows(&r->view, r->tasks->field_axis[r->tasks->target]);

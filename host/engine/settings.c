@@ -18,7 +18,8 @@ const mica_key micah_top_keys[] = {
   KEY(seed, "seed", MICA_KEY_INT, "1", 0, 9007199254740991.0, NULL, "of initial weights and tasks"),
   KEY(threads, "threads", MICA_KEY_INT, "0", 0, 4096, NULL, "threads; 0: one a core. changes no bit"),
   KEY(device, "device", MICA_KEY_CHOICE, "cpu", 0, 0, "cpu|cuda", "where to compute"),
-  KEY(devices, "devices", MICA_KEY_INT, "1", 1, 4096, NULL, "number of devices, a power of two; changes no bit. on cpu: parts worked on in turn"),
+  KEY(devices, "devices", MICA_KEY_INT, "1", 1, 4096, NULL,
+      "number of devices, a power of two; changes no bit. on cpu: parts worked on in turn"),
   KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL,
       "grains in flight at once; 0: what memory holds. changes no bit"),
   KEY(memory, "memory", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "MiB for activations and gradients of one launch"),
@@ -58,7 +59,8 @@ const mica_key micah_schedule_keys[] = {
 const int32_t micah_n_schedule_keys = MICA_COUNT(micah_schedule_keys);
 
 /* keys that change speed, memory and files, but no number */
-static const char *const neutral[] = { "threads", "devices", "launch", "memory", "recompute", "checkpoint_every", "checkpoints", "log_every",
+static const char *const neutral[] = { "threads", "devices", "launch", "memory", "recompute", "checkpoint_every",
+                                       "checkpoints", "log_every",
                                        "eval_tasks", "exact" };
 
 int micah_settings_neutral(const char *key) {

@@ -147,7 +147,8 @@ mica_status micah_feed_create(const micah_tasks *t, int64_t capacity, micah_feed
     failed |=
         !(out->offsets[a] = micah_alloc(t->context, (size_t)(capacity + 1) * sizeof(int32_t), "offsets of a batch"));
   for (int32_t i = 0; i < t->n_fields; i++)
-    failed |= t->device->ops->alloc_host(t->device, field_bytes(t, i, capacity), "fields of a batch", &out->data[i]) < 0;
+    failed |=
+        t->device->ops->alloc_host(t->device, field_bytes(t, i, capacity), "fields of a batch", &out->data[i]) < 0;
   failed |= !(out->number = micah_alloc(t->context, (size_t)capacity * sizeof(int64_t), "task numbers of a batch"));
   failed |= !(out->rows = micah_alloc(t->context, (size_t)capacity * (size_t)(t->n_axes + 1) * sizeof(int32_t),
                                       "task sizes of a batch"));

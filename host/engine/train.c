@@ -520,7 +520,8 @@ mica_status mica_trainer_get_info(const mica_trainer *t, mica_trainer_info *out)
   *out = (mica_trainer_info){
     .step = t->state.step, .steps = s->steps, .tasks_per_step = s->batch, .grain = s->grain,
     .grains_per_launch = t->launch, .params = t->graph.params, .activation_bytes = memory.scratch + memory.saved,
-    .peak_bytes = memory.peak, .gradient_bytes = micah_tree_bytes(t->parts[0].tree) + micah_exchange_bytes(t->exchange) / t->n_parts,
+    .peak_bytes = memory.peak,
+    .gradient_bytes = micah_tree_bytes(t->parts[0].tree) + micah_exchange_bytes(t->exchange) / t->n_parts,
     .state_bytes = 3 * t->graph.params * (int64_t)sizeof(float),
     .threads = mica_context_get_threads(t->job->context)->workers,
     .finished = t->state.step >= s->steps, .resumed = t->resumed,

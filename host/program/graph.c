@@ -62,14 +62,15 @@ static XXH128_hash_t key_of(const mica_executor *x, int32_t faces) {
   for (int32_t e = 0; e < p->n_entries; e++)
     if (p->live[e]) XXH3_128bits_update(h, x->args[e], p->entries[e].op->args_size);
   /* clears and seeds go by rows, and not through argument structs */
+  const size_t wires = MICAH_WIRES * sizeof *x->bound;
   for (int32_t i = 0; i < x->n_clears; i++) {
     int32_t root = x->clears[i] / MICAH_WIRES;
     int32_t axis = p->values[root].axis;
     for (int32_t k = 0; k < p->n_outputs; k++) {
       int32_t value = p->outputs[k].value;
-      if (p->values[value].root == root) XXH3_128bits_update(h, micah_bound(x, value, MICA_V), MICAH_WIRES * sizeof *x->bound);
+      if (p->values[value].root == root) XXH3_128bits_update(h, micah_bound(x, value, MICA_V), wires);
     }
-    XXH3_128bits_update(h, micah_bound(x, root, MICA_V), MICAH_WIRES * sizeof *x->bound);
+    XXH3_128bits_update(h, micah_bound(x, root, MICA_V), wires);
     const micah_span *span = axis == MICA_NO_AXIS ? NULL : micah_span_of(x, MICA_NO_AXIS, axis);
     if (span) XXH3_128bits_update(h, &span->length, sizeof span->length);
     if (span && span->offsets)

@@ -132,7 +132,8 @@ mica_status micah_sizes_update(mica_executor *x) {
       if (status < 0) return status;
       micah_span *span = (micah_span *)(uintptr_t)micah_span_of(x, level, a);
       span->bound = span->length;
-      if (x->backend == MICA_CUDA && span->offsets) span->bound = micah_length_class(span->length, most_rows(x, level, a));
+      if (x->backend == MICA_CUDA && span->offsets)
+        span->bound = micah_length_class(span->length, most_rows(x, level, a));
       int64_t total = micah_span_of(x, level, a)->total;
       if (!x->probing && total > x->capacity_rows[a])
         return mica_error(MICA_ERR_SHAPE, "executor of %s: axis %s has %lld rows, its capacity is %lld", p->name,
