@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KEYS, CHANNELS = (8, 16, 32, 64, 128), 16
+KEYS, CHANNELS = (8, 16, 32, 64), 16
 MIXERS = {"linear_attention": ("additive linear attention", "#d55e00"), "delta_rule": ("delta rule", "#0072b2"),
           "attention": ("softmax attention", "#009e73")}
 

@@ -106,16 +106,51 @@ static mica_value finished(const site *s, mica_value y) {
   return mica_program_op(s->program, path, "mul", NULL, 2, (mica_bind[]){ { "a", y }, { "b", g } });
 }
 
+/* ---- kinds ---- */
+
+/* the matrix itself is the parameter; it is the initial state of every task */
+static mica_value self_referential(const site *s) {
+  int64_t D = s->at->width / s->at->heads, heads[2] = { s->at->heads, D }, shape[3] = { s->at->heads, D, 3 * D + 4 };
+  char path[96];
+  mica_init normal = { MICA_INIT_NORMAL, 1 / sqrt((double)D) };
+  snprintf(path, sizeof path, "%s.weight", s->at->path);
+  mica_bind binds[] = { { "x", mica_program_reshape(s->program, s->x, 2, heads) },
+                        { "state_in", mica_program_param(s->program, path, 3, shape, normal, 1) } };
+  return mica_program_op(s->program, s->at->path, "srwm", NULL, 2, binds);
+}
+
+/* causal softmax attention plus the decayed sum of past values (Dai et al. 2023): a memory with one key, always 1 */
+static mica_value momentum_attention(const site *s, const mica_value part[3]) {
+  int64_t D = s->at->width / s->at->heads, heads[2] = { s->at->heads, D }, one[2] = { s->at->heads, 1 };
+  mica_value head[3], eta = squashed(s, "decay", s->at->heads, s->m->decay_init, 1);
+  mica_value key = mica_program_reshape(s->program, op1(s, "key", "scale", "alpha=0 beta=1", eta), 2, one);
+  char path[96];
+  for (int i = 0; i < 3; i++) head[i] = mica_program_reshape(s->program, part[i], 2, heads);
+  snprintf(path, sizeof path, "%s.momentum", s->at->path);
+  mica_value sum = mica_program_op(s->program, path, "linear_attention", NULL, 4,
+                                   (mica_bind[]){ { "q", key }, { "k", key }, { "v", head[2] },
+                                                  { "decay", mica_program_reshape(s->program, eta, 2, one) } });
+  mica_value y = mica_program_op(s->program, s->at->path, "attention", "mask=causal", 3,
+                                 (mica_bind[]){ { "q", head[0] }, { "k", head[1] }, { "v", head[2] } });
+  snprintf(path, sizeof path, "%s.sum", s->at->path);
+  return mica_program_op(s->program, path, "add", NULL, 2,
+                         (mica_bind[]){ { "a", mica_program_reshape(s->program, y, 1, &s->at->width) },
+                                        { "b", mica_program_reshape(s->program, sum, 1, &s->at->width) } });
+}
+
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x) {
   static const char *const ops[] = { NULL, "linear_attention", "delta_rule", "gated_delta" };
   const site s = { program, mixer, place, x };
   int64_t D = place->width / place->heads, K = features(mixer, D), heads[2] = { place->heads, D };
+  if (mixer->kind == MICAH_MIXER_SRWM) return finished(&s, self_referential(&s));
   if (K > 256)
     return mica_error(MICA_ERR_CONFIG, "mixer %s: %lld features a head, expected at most 256", ops[mixer->kind],
                       (long long)K);
   mica_value part[3], qkv = project(&s, "qkv", 3 * place->width);
   for (int i = 0; i < 3; i++) part[i] = mica_program_slice(program, qkv, i * place->width, place->width);
+  if (mixer->kind == MICAH_MIXER_MOMENTUM_ATTENTION)
+    return finished(&s, mica_program_reshape(program, momentum_attention(&s, part), 2, heads));
   mica_bind binds[5] = { { "q", featured(&s, "q", part[0]) },
                          { "k", featured(&s, "k", part[1]) },
                          { "v", mica_program_reshape(program, part[2], 2, heads) } };

@@ -5,7 +5,8 @@
 
 #include "host/model/models.h"
 
-enum { MICAH_MIXER_ATTENTION, MICAH_MIXER_LINEAR_ATTENTION, MICAH_MIXER_DELTA_RULE, MICAH_MIXER_GATED_DELTA };
+enum { MICAH_MIXER_ATTENTION, MICAH_MIXER_LINEAR_ATTENTION, MICAH_MIXER_DELTA_RULE, MICAH_MIXER_GATED_DELTA,
+       MICAH_MIXER_SRWM, MICAH_MIXER_MOMENTUM_ATTENTION };
 
 /* what the keys below fill */
 typedef struct micah_mixer {
@@ -19,7 +20,7 @@ typedef struct micah_mixer {
 /* rows of the key table of a config struct with a `micah_mixer member` */
 #define MICAH_MIXER_KEYS(config, member)                                                                               \
   { "mixer", MICA_KEY_CHOICE, offsetof(config, member.kind), "attention", 0, 0,                                        \
-    "attention|linear_attention|delta_rule|gated_delta", "what lets tokens see each other" },                          \
+    "attention|linear_attention|delta_rule|gated_delta|srwm|momentum_attention", "what lets tokens see each other" },  \
   { "feature_map", MICA_KEY_CHOICE, offsetof(config, member.map), "auto", 0, 0,                                        \
     "auto|identity|elu1|dpfp|favor|softmax|silu_l2",                                                                   \
     "of the keys and queries of a memory; auto: elu1 for linear_attention, else silu_l2" },                            \
@@ -34,7 +35,7 @@ typedef struct micah_mixer {
   MICAH_MIXER_KEY(config, member, decay, MICA_KEY_CHOICE, "head", 0, 0, "head|channel",                                \
                   "gated_delta: one factor a head, or one a key channel"),                                             \
   MICAH_MIXER_KEY(config, member, decay_init, MICA_KEY_REAL, "4", -20, 20, NULL,                                       \
-                  "gated_delta: what the factor's sigmoid starts from"),                                               \
+                  "gated_delta, momentum_attention: what the factor's sigmoid starts from"),                                               \
   MICAH_MIXER_KEY(config, member, output_norm, MICA_KEY_BOOL, "yes", 0, 0, NULL,                                       \
                   "memories: scale each head's reading to the length of its size, with a gain a channel"),             \
   MICAH_MIXER_KEY(config, member, gate, MICA_KEY_BOOL, "no", 0, 0, NULL,                                               \
@@ -51,8 +52,8 @@ typedef struct micah_mixer_place {
 /* act(x w^T + b) + res under `path`; res -1: none */
 mica_value micah_model_linear(mica_program *program, mica_value x, int64_t from, int64_t to, double init, int32_t bias,
                               const char *settings, mica_value res, const char *path);
-/* rows (width) from rows (width) over one axis, any kind but MICAH_MIXER_ATTENTION. parameters: `path`.qkv, .rate, .decay,
- * .norm, .gate. the projection back to the residual stream is the caller's. */
+/* rows (width) from rows (width) over one axis, any kind but MICAH_MIXER_ATTENTION. parameters: `path`.qkv (srwm: .weight,
+ * (heads, D, 3 D + 4)), .rate, .decay, .norm, .gate. the projection back to the residual stream is the caller's. */
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x);
 

@@ -9,7 +9,7 @@
 #ifndef MICA_KERNELS_COMMON_MEMORY_H
 #define MICA_KERNELS_COMMON_MEMORY_H
 
-#include "common/op.h"
+#include "common/view.h"
 
 enum { MICAK_MEMORY_CHUNKED, MICAK_MEMORY_RECURRENT }; /* form */
 enum { MICAK_DECAY_NONE, MICAK_DECAY_SCALAR, MICAK_DECAY_CHANNEL };
@@ -32,12 +32,6 @@ enum { MICAK_MEMORY_MOST = 256 };            /* K and V */
 
 /* products C = A B: what is known to be zero, or need not be computed */
 enum { MICAK_MM_FULL, MICAK_MM_LOWER_C, MICAK_MM_LOWER_A, MICAK_MM_UPPER_A };
-/* what a view shows: rows of (B,T,H,.), the same with one column for all (B,T,H,1), a state (B,H,K,V), its sum of keys
- * (B,H,K) */
-enum { MICAK_VIEW_ROWS, MICAK_VIEW_FACTOR, MICAK_VIEW_STATE, MICAK_VIEW_NORM };
-/* axes of a wire: of the head, of rows, of columns (-1: stride 0) */
-static const int8_t micak_view_axis[4][3] = { { 1, 0, 2 }, { 1, 0, -1 }, { 0, 1, 2 }, { 0, 1, -1 } };
-
 /* tokens of a chunk; recurrent: tokens between two kept states */
 int64_t micak_memory_chunk(const micak_memory *m);
 /* chunks of the longest sequence, at least 1 */

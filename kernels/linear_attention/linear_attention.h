@@ -1,12 +1,14 @@
 /* linear_attention.h: the additive memory: every token writes k v' into a matrix, every token reads it with q.
  *
- *   S_t = S_(t-1) + k_t v_t'          z_t = z_(t-1) + k_t
+ *   S_t = diag(decay_t) S_(t-1) + k_t v_t'          z_t = decay_t z_(t-1) + k_t
  *   out_t = S_t' q_t                  normalise=yes: out_t = S_t' q_t / (z_t' q_t + eps)
  *
  * q, k (B,T,H,K), v, out (B,T,H,V), 1 <= K, V <= 256, K and V independent; heads are independent. state_in, state_out
  * (B,H,K,V): S before the first token (absent: 0) and after the last; norm_in, norm_out (B,H,K): z, whether it
  * divides or not. no scale, no feature map: both belong before (room feature_map). the token itself is read: row t sees
  * tokens 0..t and the state before.
+ * decay (B,T,H,A), absent: 1 (nothing fades): A = 1, one factor a head (retention: Sun et al. 2023), or A = K, one for each
+ * key channel (gated linear attention: Yang et al. 2023); the factor itself, as in gated_delta.h.
  * form: chunked computes tokens in chunks of `chunk` (0: by shape) by matrix products, recurrent token by token; the
  * same function. rows may be packed: the sequences of all tasks one after another, each starting from its own state_in;
  * an empty sequence has state_out = state_in. outputs must not overlap inputs.
@@ -23,10 +25,10 @@
 
 typedef struct mica_linear_attention_args {
   size_t    size;
-  int64_t   B, T, H, K, V;
+  int64_t   B, T, H, K, V, A;
   int64_t   form, chunk, normalise;          /* form: 0 chunked, 1 recurrent */
   double    eps;
-  mica_port q, k, v, state_in, norm_in, out, state_out, norm_out;
+  mica_port q, k, v, decay, state_in, norm_in, out, state_out, norm_out;
 } mica_linear_attention_args;
 
 #endif

@@ -9,6 +9,7 @@ extern const mica_op mica_op_linear_attention;
 
 static const mica_dim dims[] = {
   { "B", AT(B) }, { "T", AT(T) }, { "H", AT(H) }, { "K", AT(K) }, { "V", AT(V) },
+  { "A", AT(A) },
 };
 static const mica_param params[] = {
   { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_CHUNKED, 0, 1, "chunked|recurrent",
@@ -23,6 +24,8 @@ static const mica_operand operands[] = {
   { "q", "B T H K", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "queries, after the feature map" },
   { "k", "B T H K", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "keys, after the feature map" },
   { "v", "B T H V", AT(v), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "values" },
+  { "decay", "B T H A", AT(decay), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_UNIT, NULL,
+    "what is left of the memory: one factor a head (A = 1) or one a key channel (A = K); absent: 1" },
   { "state_in", "B H K V", AT(state_in), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
     "memory before the first token; absent: 0" },
   { "norm_in", "B H K", AT(norm_in), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL,
@@ -35,6 +38,11 @@ static const mica_operand operands[] = {
 };
 
 static mica_status infer(void *args) {
+  mica_linear_attention_args *a = args;
+  if (a->A < 0) a->A = 1;
+  if (a->K >= 0 && a->A != 1 && a->A != a->K)
+    return mica_error(MICA_ERR_SHAPE, "linear_attention: decay has A = %lld factors a head, expected 1 or K = %lld",
+                      (long long)a->A, (long long)a->K);
   micak_memory m = linear_attention_memory(args);
   return micak_memory_check(&m);
 }
@@ -65,22 +73,28 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
 };
 
-#define BARE " state_in=none state_out=none norm_in=none norm_out=none"
-#define PLAIN " norm_in=none norm_out=none"
+#define BARE " decay=none state_in=none state_out=none norm_in=none norm_out=none"
+#define FADING " norm_in=none norm_out=none"
+#define PLAIN " decay=none norm_in=none norm_out=none"
 static const mica_case cases[] = {
   { "B=2 T=6 H=2 K=4 V=4" BARE, 0 },
   { "B=2 T=7 H=2 K=5 V=3 chunk=3" PLAIN, MICA_CASE_PACKED },
   { "B=2 T=7 H=2 K=5 V=3 form=recurrent chunk=3" PLAIN, MICA_CASE_PACKED | MICA_CASE_SAME },
-  { "B=2 T=7 H=1 K=4 V=9 chunk=4 normalise=yes eps=0.01", MICA_CASE_PACKED },
-  { "B=2 T=7 H=1 K=4 V=9 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
-  { "B=1 T=1 H=1 K=1 V=1", 0 },
-  { "B=1 T=17 H=1 K=16 V=8 chunk=16 normalise=yes state_in=none norm_in=none", 0 },
-  { "B=1 T=17 H=1 K=16 V=8 form=recurrent normalise=yes state_in=none norm_in=none", MICA_CASE_SAME },
+  { "B=2 T=7 H=1 K=4 V=9 chunk=4 normalise=yes eps=0.01 decay=none", MICA_CASE_PACKED },
+  { "B=2 T=7 H=1 K=4 V=9 form=recurrent normalise=yes eps=0.01 decay=none", MICA_CASE_SAME },
+  { "B=1 T=1 H=1 K=1 V=1 decay=none", 0 },
+  { "B=1 T=17 H=1 K=16 V=8 chunk=16 normalise=yes state_in=none norm_in=none decay=none", 0 },
+  { "B=1 T=17 H=1 K=16 V=8 form=recurrent normalise=yes state_in=none norm_in=none decay=none", MICA_CASE_SAME },
   { "B=1 T=64 H=1 K=4 V=17 chunk=13" PLAIN, 0 },
   { "B=1 T=64 H=1 K=4 V=17" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
-  { "B=1 T=63 H=1 K=8 V=4 normalise=yes", MICA_CASE_SLOW },
+  { "B=2 T=7 H=2 K=5 V=3 chunk=3" FADING, MICA_CASE_PACKED },
+  { "B=2 T=7 H=2 K=5 V=3 form=recurrent" FADING, MICA_CASE_SAME },
+  { "B=2 T=7 H=1 K=4 V=9 A=4 chunk=4 normalise=yes eps=0.01", MICA_CASE_PACKED },
+  { "B=2 T=7 H=1 K=4 V=9 A=4 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
+  { "B=1 T=33 H=1 K=1 V=6 state_in=none state_out=none" FADING, 0 },
+  { "B=1 T=63 H=1 K=8 V=4 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=8 V=4" PLAIN, MICA_CASE_SLOW },
-  { "B=1 T=100 H=2 K=33 V=7 form=recurrent normalise=yes", MICA_CASE_SLOW },
+  { "B=1 T=100 H=2 K=33 V=7 form=recurrent normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=1000 H=1 K=4 V=4" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=1000 H=1 K=4 V=4 form=recurrent" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
@@ -102,11 +116,11 @@ static const mica_example_wire wires[] = {
   { "k.d", k_d, 2, 1 },     { "v.d", v_d, 2, 1 },     { "q.td", q_td, 2, 1 },       { "k.td", zeros, 2, 1 },
   { "v.td", v_td, 2, 1 },
 };
-static const mica_example example = { "B=1 T=2 H=1 K=1 V=1", wires, MICA_COUNT(wires) };
+static const mica_example example = { "B=1 T=2 H=1 K=1 V=1 decay=none", wires, MICA_COUNT(wires) };
 
 const mica_op mica_op_linear_attention = {
   .size = sizeof(mica_op), .name = "linear_attention",
-  .doc = "linear attention: a memory written by sums of outer products, recurrent or chunked, with carried state",
+  .doc = "linear attention: a memory written by sums of outer products, with or without decay, recurrent or chunked, with carried state",
   .args_size = sizeof(mica_linear_attention_args), .dims = dims, .n_dims = MICA_COUNT(dims), .params = params,
   .n_params = MICA_COUNT(params), .operands = operands, .n_operands = MICA_COUNT(operands), .kernels = kernels,
   .n_kernels = MICA_COUNT(kernels), .cases = cases, .n_cases = MICA_COUNT(cases), .example = &example, .budget = 2,

@@ -229,9 +229,13 @@ def memory(q, k, v, beta=None, decay=None, state=None, norm=None, delta=False, n
 
 _QKV = {"q": (2, 3, 2, 3), "k": (2, 3, 2, 3), "v": (2, 3, 2, 2)}
 for _form in ("recurrent", "chunked chunk=2"):
-    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 form={_form}", {**_QKV, "state_in": (2, 2, 3, 2)}, out="out",
+    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 decay=none form={_form}", {**_QKV, "state_in": (2, 2, 3, 2)}, out="out",
            saved=("state_out",))(lambda q, k, v, s: memory(q, k, v, state=s))
-    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 normalise=yes eps=0.125 form={_form}",
+    for _a in (1, 3):
+        golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 A={_a} norm_in=none norm_out=none form={_form}",
+               {**_QKV, "decay": (2, 3, 2, _a), "state_in": (2, 2, 3, 2)}, out="out", saved=("state_out",),
+               domain={"decay": "unit"})(lambda q, k, v, a, s: memory(q, k, v, None, a, s))
+    golden("linear_attention", f"B=2 T=3 H=2 K=3 V=2 decay=none normalise=yes eps=0.125 form={_form}",
            {**_QKV, "state_in": (2, 2, 3, 2), "norm_in": (2, 2, 3)}, out="out", saved=("state_out", "norm_out"),
            domain={"q": "positive", "k": "positive", "norm_in": "positive"})(
         lambda q, k, v, s, z: memory(q, k, v, state=s, norm=z, normalise=True, eps=0.125))
@@ -246,6 +250,41 @@ for _form in ("recurrent", "chunked chunk=2"):
                {**_QKV, **_RATES, "decay": (2, 3, 2, _a), "state_in": (2, 2, 3, 2)}, out="out", saved=("state_out",))(
             lambda q, k, v, beta, decay, s: memory(q, k, v, beta, decay, s, delta=True))
 
+
+# ---- a matrix that rewrites itself: x (B,T,H,K), w (B,H,K,V+2K+4) ----
+def srwm(x, w, sizes):
+    k, out = x.shape[-1], []
+    for i in range(x.shape[1]):
+        read = lambda f: torch.einsum("bhkr,bhk->bhr", w, f)
+        y, q, key, rate = torch.split(read(torch.softmax(x[:, i], -1)), sizes, -1)
+        key = torch.softmax(key, -1)
+        rates = torch.repeat_interleave(torch.sigmoid(rate), torch.tensor(sizes), dim=-1)
+        w = w + torch.einsum("bhk,bhr->bhkr", key, rates * (read(torch.softmax(q, -1)) - read(key)))
+        out.append(y)
+    return torch.stack(out, 1), w
+
+
+golden("srwm", "B=2 T=3 H=2 K=3 V=2", {"x": (2, 3, 2, 3), "state_in": (2, 2, 3, 12)}, out="out", saved=("state_out",))(
+    lambda x, w: srwm(x, w, [2, 3, 3, 4]))
+
+# ---- a matrix trained while the sequence is read: S, Y (B,H,K,V) ----
+def gradient_memory(q, k, v, beta, decay, momentum, s, y, period=1, held=False):
+    out = []
+    for i in range(q.shape[1]):
+        if i % period == 0:
+            a = s
+        e = v[:, i] - torch.einsum("bhkv,bhk->bhv", a, k[:, i])
+        y = momentum[:, i, :, None, None] * y + torch.einsum("bhk,bhv,bh->bhkv", k[:, i], e, beta[:, i])
+        s = decay[:, i, :, None, None] * s + y
+        out.append(torch.einsum("bhkv,bhk->bhv", a if held else s, q[:, i]))
+    return torch.stack(out, 1), s, y
+
+
+for _settings, _how in {"period=1": {}, "period=2 read=held": {"period": 2, "held": True}}.items():
+    golden("gradient_memory", f"B=2 T=3 H=2 K=3 V=2 {_settings}",
+           {**_QKV, "beta": (2, 3, 2), "decay": (2, 3, 2), "momentum": (2, 3, 2), "state_in": (2, 2, 3, 2),
+            "moment_in": (2, 2, 3, 2)}, out="out", saved=("state_out", "moment_out"))(
+        lambda *a, how=_how: gradient_memory(*a, **how))
 
 # ---- feature maps ----
 def dpfp(x, nu):

@@ -123,6 +123,8 @@ static void mixers(void **state) {
   check(JOB(REGRESSION, SMALL ", mixer: delta_rule, feature_map: dpfp, nu: 2, feature_norm: l1, max_rate: 2"));
   check(JOB(REGRESSION, SMALL ", mixer: delta_rule, feature_map: softmax, feature_norm: l2"));
   check(JOB(REGRESSION, SMALL ", mixer: gated_delta, bias: no, decay_init: 1"));
+  check(JOB(REGRESSION, SMALL ", mixer: srwm"));
+  check(JOB(REGRESSION, SMALL ", mixer: momentum_attention, decay_init: 1, output_norm: no"));
   check(JOB("name: associative_retrieval, keys: 3, values: 3, pairs: 4, rebind: yes",
             SMALL ", mixer: gated_delta, decay: channel, decay_init: 0, positions: none"));
 }
