@@ -2,7 +2,7 @@
 
 /* the one list: a new family is its file and a line here */
 #define FAMILIES(X) X(linear_regression) X(sinusoid) X(few_shot_sinusoid) X(categorical) X(piecewise) X(bytes) \
-  X(few_shot_images) X(associative_retrieval) X(remapped_labels)
+  X(few_shot_images) X(few_shot_table) X(associative_retrieval) X(remapped_labels)
 
 #define DECLARE(name) extern const mica_family micah_family_##name;
 FAMILIES(DECLARE)
