@@ -32,7 +32,7 @@ typedef struct ck_data { double *x[CK_MAX][CK_WIRES]; } ck_data;
 /* how a wire lies in memory */
 enum {
   CK_DENSE, CK_SLOTS,                        /* no slot vector; the same said by slots */
-  CK_SHARED, CK_GROUPED,                     /* task_stride 0; neighbours share a slot */
+  CK_SHARED, CK_GROUPED, CK_LONG,            /* task_stride 0; neighbours share a slot; all but the first do */
   CK_MINUS, CK_INACTIVE,                     /* some slots are -1; the same task on every wire */
   CK_PERMUTED, CK_REPEATED,                  /* slots backwards; equal slots apart (reads only) */
   CK_PADDED, CK_INNER, CK_BROADCAST,         /* gaps between rows; gaps between elements; row stride 0 (reads only) */

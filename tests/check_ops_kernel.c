@@ -320,6 +320,7 @@ static int layout_make(const ck_case *c, int n, ck_layout *l) {
     { "shared values, per-task cotangents", { MICA_IN | MICA_INDEX, 0 }, { GIVEN, 0 }, CK_SHARED, 0 },
     { "per-task values, summed cotangents", { MICA_IN, 0 }, { BACK, 0 }, CK_SHARED, 0 },
     { "grouped slots", { MICA_IN | MICA_INDEX, MICA_OUT }, { ALL, BACK }, CK_GROUPED, 1 },
+    { "a slot of many tasks", { MICA_IN | MICA_INDEX, MICA_OUT }, { ALL, BACK }, CK_LONG, 1 },
     { "summed results", { MICA_OUT, 0 }, { GIVEN, 0 }, CK_GROUPED, 0 },
     { "slots -1 on what is given", { MICA_IN | MICA_INDEX, MICA_OUT }, { GIVEN, BACK }, CK_MINUS, 1 },
     { "slots -1 on results", { MICA_IN, MICA_OUT }, { BACK, GIVEN }, CK_MINUS, 1 },
@@ -345,7 +346,7 @@ static int layout_make(const ck_case *c, int n, ck_layout *l) {
   }
   if (--n >= (ck_option.brief ? 0 : ck_option.quick ? 1 : MIXTURES)) return 0;
   static const uint8_t kinds[] = { CK_DENSE, CK_SLOTS, CK_SHARED, CK_GROUPED, CK_MINUS, CK_PERMUTED, CK_REPEATED,
-                                   CK_PADDED, CK_BROADCAST, CK_SHARED, CK_GROUPED };
+                                   CK_PADDED, CK_BROADCAST, CK_SHARED, CK_GROUPED, CK_LONG };
   static const char *const names[MIXTURES] = { "mixture 0", "mixture 1", "mixture 2", "mixture 3" };
   l->name = names[n];
   for (int o = 0; o < CK_MAX; o++)

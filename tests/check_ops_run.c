@@ -27,10 +27,11 @@ int ck_kind(const ck_case *c, int face, const ck_layout *l, int o, int w) {
   const mica_operand *operand = &c->op->operands[o];
   /* what a face left for later faces belongs to one task */
   int own = !primary(c, o, w) && (!write || (operand->role & MICA_SAVED));
-  if (own && (kind == CK_SHARED || kind == CK_GROUPED || kind == CK_MINUS || kind == CK_REPEATED || kind == CK_BROADCAST))
+  if (own && (kind == CK_SHARED || kind == CK_GROUPED || kind == CK_LONG || kind == CK_MINUS || kind == CK_REPEATED ||
+              kind == CK_BROADCAST))
     return CK_DENSE;
   if (write && (kind == CK_REPEATED || kind == CK_BROADCAST)) return CK_DENSE;
-  if (c->o[o].packed && kind == CK_SHARED) return CK_GROUPED;
+  if (c->o[o].packed && (kind == CK_SHARED || kind == CK_LONG)) return CK_GROUPED;
   /* zeros may lie outside of the domain */
   if (!write && w == CK_V && (kind == CK_MINUS || kind == CK_INACTIVE) && operand->domain != MICA_ANY &&
       operand->domain != MICA_MASK && operand->domain != MICA_RANGE)
@@ -42,12 +43,13 @@ int ck_kind(const ck_case *c, int face, const ck_layout *l, int o, int w) {
 /* slot of each task; *used: is there a slot vector at all? */
 void ck_slots(const ck_case *c, int kind, int o, int32_t *slot, int *used) {
   const ck_operand *k = &c->o[o];
-  *used = kind == CK_SLOTS || kind == CK_GROUPED || kind == CK_MINUS || kind == CK_INACTIVE || kind == CK_PERMUTED ||
-          kind == CK_REPEATED;
+  *used = kind == CK_SLOTS || kind == CK_GROUPED || kind == CK_LONG || kind == CK_MINUS || kind == CK_INACTIVE ||
+          kind == CK_PERMUTED || kind == CK_REPEATED;
   for (int64_t b = 0; b < c->B; b++) {
     int64_t s = b;
     if (kind == CK_SHARED) s = 0;
     else if (kind == CK_GROUPED) s = k->packed ? b - (b % 2 && ck_rows(c, o, b) == ck_rows(c, o, b - 1)) : b / 2;
+    else if (kind == CK_LONG) s = b > 0;
     else if (kind == CK_MINUS) s = b % MINUS_EVERY == 1 % MINUS_EVERY ? -1 : b;
     else if (kind == CK_INACTIVE) s = b % MINUS_EVERY == 0 ? -1 : b;
     else if (kind == CK_PERMUTED) {

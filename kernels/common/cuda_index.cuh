@@ -2,8 +2,8 @@
  *
  * an index out of range cannot be told by a status, as nothing is read back: a row that is pulled is NaN, one that is
  * pushed is left out. sums into a table: a block has 8 rows of the table and 128 columns, its 8 warps take pieces of 32
- * rows in turn, each in order, then a tree; tasks of a slot in parts (cuda_sums.cuh). no atomics, no sorting: the indices
- * are read once for every 8 rows of the table. */
+ * rows in turn, each in order, and are added up in order; tasks of a slot in parts (cuda_sums.cuh). no atomics, no
+ * sorting: the indices are read once for every 8 rows of the table. */
 #ifndef MICA_KERNELS_COMMON_CUDA_INDEX_CUH
 #define MICA_KERNELS_COMMON_CUDA_INDEX_CUH
 
@@ -15,7 +15,7 @@ struct index_job {
   int64_t        B;
   int32_t        R, V, C;                    /* longest rows, table rows, columns */
   const int32_t *offsets, *table_offsets;    /* of index's rows, of the table's */
-  int32_t        none, four;                 /* is index -1 none, no error? are columns 16 bytes at a time? */
+  int32_t        none, four, four_out;       /* is index -1 none, no error? are columns 16 bytes at a time? */
   plane          index, in, out;
 };
 
@@ -59,7 +59,7 @@ static __global__ void __launch_bounds__(INDEX_THREADS, 2) index_pull(const __gr
 template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) index_push(const __grid_constant__ index_job job, const int chunk,
                                                                 double *scratch) {
-  __shared__ float4 shared[INDEX_WARPS][32];
+  __shared__ float4 shared[INDEX_WARPS][INDEX_ROWS][32];
   const int      lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
   const uint32_t tiles = (uint32_t)(job.C + INDEX_COLUMNS - 1) / INDEX_COLUMNS;
   const int32_t  v0 = (int32_t)(blockIdx.x / tiles) * INDEX_ROWS, c0 = (int32_t)(blockIdx.x % tiles) * INDEX_COLUMNS;
@@ -96,30 +96,29 @@ static __global__ void __launch_bounds__(THREADS, 2) index_push(const __grid_con
           }
       }
     }
-    const int32_t have = (int32_t)wire_rows(job.table_offsets, part.begin, job.V);
+    /* each warp adds up one row of the table */
 #pragma unroll
-    for (int j = 0; j < INDEX_ROWS; j++) {
-      shared[warp][lane] = make_float4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
-      __syncthreads();
-      for (int half = INDEX_WARPS / 2; half; half /= 2) {
-        if (warp < half) {
-          const float4 o = shared[warp + half][lane];
-          float4      &s = shared[warp][lane];
-          s.x += o.x, s.y += o.y, s.z += o.z, s.w += o.w;
-        }
-        __syncthreads();
-      }
-      if (warp == 0 && v0 + j < have) {
-        const float4 s = shared[0][lane];
-        const float  x[4] = { s.x, s.y, s.z, s.w };
+    for (int j = 0; j < INDEX_ROWS; j++) shared[warp][j][lane] = make_float4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
+    __syncthreads();
+    float x[4] = {};
+#pragma unroll
+    for (int k = 0; k < INDEX_WARPS; k++) {
+      const float4 o = shared[k][warp][lane];
+      x[0] += o.x, x[1] += o.y, x[2] += o.z, x[3] += o.w;
+    }
+    const int64_t v = v0 + warp, at = v * job.out.row + (int64_t)first * job.out.col, cell = v * job.C + first;
+    if (v < wire_rows(job.table_offsets, part.begin, job.V)) {
+      if (job.four && part.place < 0 && job.four_out) {
+        if (first < job.C) plane_put_4(job.out, plane_task(job.out, part.begin), at, x, job.out.add);
+      } else {
 #pragma unroll
         for (int i = 0; i < 4; i++)
           if (first + i * gap < job.C)
-            sum_put(job.out, part, scratch, (int64_t)(v0 + j) * job.C + first + i * gap, (int64_t)job.V * job.C,
-                    (int64_t)(v0 + j) * job.out.row + (int64_t)(first + i * gap) * job.out.col, (double)x[i]);
+            sum_put(job.out, part, scratch, cell + i * gap, (int64_t)job.V * job.C, at + (int64_t)i * gap * job.out.col,
+                    (double)x[i]);
       }
-      __syncthreads();
     }
+    __syncthreads();
   }
 }
 
@@ -146,7 +145,7 @@ static inline mica_status index_run_push(const char *name, index_job job, const 
   mica_status status = index_check(name, job);
   if (status < 0) return status;
   const int chunk = (int)micak_index_chunk(job.V);
-  job.four = job.C % 4 == 0 && plane_by_four(job.in);
+  job.four = job.C % 4 == 0 && plane_by_four(job.in), job.four_out = plane_by_four(job.out);
   const int64_t blocks = ((int64_t)job.V + INDEX_ROWS - 1) / INDEX_ROWS * ((job.C + INDEX_COLUMNS - 1) / INDEX_COLUMNS);
   status = micak_launch(name, index_push<INDEX_THREADS>, dim3(micak_blocks(blocks, 1), sum_chunks(job.out, job.B, chunk)),
                         dim3(INDEX_THREADS), 0, exec->stream, job, chunk, static_cast<double *>(exec->scratch));

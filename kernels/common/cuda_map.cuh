@@ -1,7 +1,7 @@
 /* cuda_map.cuh: inputs mapped to one output (or two of equal slots), element by element, with broadcasting, as
  * common/map.h does on the CPU. where the output lacks rows or columns, or its tasks share a slot, results are summed
  * in double, in a tree that the task's shape and its place in the slot fix:
- *   sums over rows: lanes over a task's rows, SUM_CHUNK tasks in order, lanes in a tree; then chunks (cuda_sums.cuh)
+ *   sums over rows: lanes over the rows of SUM_CHUNK tasks, one after another, then a tree; then chunks (cuda_sums.cuh)
  *   sums over columns: lanes over columns, tasks in order
  *   sums over tasks alone: 8 lanes over the tasks, then a tree
  *
@@ -192,11 +192,11 @@ PLANE_DEVICE void map_sum_columns(const map_job<F> &job, const F &f) {
   }
 }
 
-/* an output (B,1,C) or (B,1,1): blocks of (columns, lanes over the rows) for a chunk of tasks; one column of all elements
- * in MAP_ALL */
-template <class F>
+/* an output (B,1,C) or (B,1,1): blocks of (N columns, lanes over the rows) for a chunk of tasks; in MAP_ALL lanes over all
+ * elements. the rows of a chunk are counted through, so that short tasks keep all lanes busy */
+template <class F, int N>
 static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_constant__ map_job<F> job, const F f,
-                                                              const int mode, double *scratch) {
+                                                                 const int mode, double *scratch) {
   __shared__ double partial[MAP_THREADS];
   if (mode == MAP_COLUMNS) {
     map_sum_columns(job, f);
@@ -210,33 +210,43 @@ static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_co
     int      found = sum_chunk(F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1], job.B, n, part);
     if (found < 0) return;
     if (!found) continue;
-    for (int32_t first = (int32_t)(blockIdx.x * blockDim.x); first < cells; first += (int32_t)(gridDim.x * blockDim.x)) {
-      const int32_t c = first + column;
-      double        sum[F::OUTPUTS] = {};
+    for (int32_t first = (int32_t)(blockIdx.x * blockDim.x) * N; first < cells;
+         first += (int32_t)(gridDim.x * blockDim.x) * N) {
+      const int32_t c = first + column * N;
+      double        sum[F::OUTPUTS][N] = {};
+      uint32_t      begin = 0;               /* elements of the chunk before task k */
       for (int64_t k = part.begin; c < cells && k < part.end; k++) {
         const uint32_t rows = (uint32_t)wire_rows(job.offsets, k, job.R), all = mode == MAP_ALL ? rows * job.C : rows;
-        map_task<F>    task;
-        float          value[F::OUTPUTS][1];
+        uint32_t       i = ((uint32_t)lane - begin) & (uint32_t)(lanes - 1);
+        begin += all;
+        if (i >= all) continue;
+        map_task<F> task;
         map_enter(job, k, task);
-        for (uint32_t i = lane; i < all; i += lanes) {
+        for (; i < all; i += lanes) {
+          float    value[F::OUTPUTS][N];
           uint32_t r = mode == MAP_ALL ? i / job.C : i, at = mode == MAP_ALL ? i - r * job.C : c;
-          map_value<F, 1>(job, f, task, (int32_t)r, (int32_t)at, value);
+          map_value<F, N>(job, f, task, (int32_t)r, (int32_t)at, value);
 #pragma unroll
-          for (int o = 0; o < F::OUTPUTS; o++) sum[o] += (double)value[o][0];
+          for (int o = 0; o < F::OUTPUTS; o++)
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[o][j] += (double)value[o][j];
         }
       }
 #pragma unroll
-      for (int o = 0; o < F::OUTPUTS; o++) {
-        partial[t] = sum[o];
-        __syncthreads();
-        for (int half = lanes / 2; half; half /= 2) {
-          if (lane < half) partial[t] += partial[t + half * (int)blockDim.x];
+      for (int o = 0; o < F::OUTPUTS; o++)
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+          partial[t] = sum[o][j];
+          __syncthreads();
+          for (int half = lanes / 2; half; half /= 2) {
+            if (lane < half) partial[t] += partial[t + half * (int)blockDim.x];
+            __syncthreads();
+          }
+          if (lane == 0 && c < cells)
+            sum_put(job.out[o], part, scratch, o * cells + c + j, F::OUTPUTS * cells, (int64_t)(c + j) * job.out[o].col,
+                    partial[t]);
           __syncthreads();
         }
-        if (lane == 0 && c < cells) sum_put(job.out[o], part, scratch, o * cells + c, F::OUTPUTS * cells, (int64_t)c * job.out[o].col,
-                                             partial[t]);
-        __syncthreads();
-      }
     }
   }
 }
@@ -263,12 +273,12 @@ static void map_unbroken(map_job<F> &job) {
   if (dense) job.out[0].row = 0;
 }
 template <class F>
-static bool map_by_four(const map_job<F> &job) {
+static bool map_by_four(const map_job<F> &job, bool out = true) {
   for (int k = 0; k < F::INPUTS; k++) {
     const plane &p = job.in[k];
     if (p.data && p.col == 1 && p.dtype <= MICA_BF16 && !plane_by_four(p)) return false;
   }
-  return job.C % 4 == 0 && plane_by_four(job.out[0]);
+  return job.C % 4 == 0 && (!out || plane_by_four(job.out[0]));
 }
 
 /* run a map whose output has every row and column */
@@ -305,13 +315,16 @@ static mica_status map_run_sum(const char *name, const map_job<F> &job, const F 
   double *scratch = static_cast<double *>(exec->scratch);
   if (mode == MAP_COLUMNS) {
     const unsigned lanes = plane_power(job.C, 1, 32), rows = MAP_THREADS / lanes;
-    return micak_launch(name, map_sum<F>,
+    return micak_launch(name, map_sum<F, 1>,
                         dim3(micak_blocks(job.out_rows, rows), plane_together(w) ? 1 : micak_task_blocks(job.B)),
                         dim3(lanes, rows), 0, exec->stream, job, f, mode, scratch);
   }
   const int32_t  cells = mode == MAP_ALL ? 1 : job.C;
-  const unsigned wide = plane_power(cells, 1, 32);
-  status = micak_launch(name, map_sum<F>, dim3(micak_blocks(cells, wide), sum_chunks(w, job.B)),
+  const bool     four = mode == MAP_ROWS && map_by_four(job, false);
+  /* lanes by C alone: bits must not depend on alignment */
+  const unsigned wide = mode == MAP_ROWS && job.C % 4 == 0 ? plane_power(cells / 4, 1, 8) : plane_power(cells, 1, 32);
+  status = micak_launch(name, four ? map_sum<F, 4> : map_sum<F, 1>,
+                        dim3(micak_blocks(four ? cells / 4 : cells, wide), sum_chunks(w, job.B)),
                         dim3(wide, MAP_THREADS / wide), 0, exec->stream, job, f, mode, scratch);
   for (int o = 0; o < F::OUTPUTS && status >= 0; o++)
     status = sum_finish(name, job.out[o], job.B, cells, o * cells, F::OUTPUTS * cells, cells, exec);

@@ -1,11 +1,15 @@
 /* cuda_rows.cuh: kernels whose results are local to a row: a team of 1 to 32 lanes of a warp a row, four columns a lane
  * at a time, 16 bytes where every wire allows it.
  *
- *   ROWS_EACH(job, team) {                            for each row of each task
- *     for (rows_walk w(job.rows, job.out, team); w.any(); w.next()) {   the tasks of the slots that this row leads
- *       const char *x = plane_row(job.x, w.k, team.r);
- *       ROWS_COLUMNS(job.rows, team, c) { float v[4]; rows_get(job.rows, team, job.x, x, c, v); ... }
- *       rows_put(job.rows, team, w, 0, job.out[0], y, c, v);            into output 0, or added where the wire sums
+ *   ROWS_EACH(job, team)                                                    each row of each task
+ *   for (rows_walk<N> w(job.rows, job.out, team); w.any(); w.next()) {      the tasks of the slots that it leads
+ *     const char *x = plane_row(job.x, w.k, team.r);
+ *     ROWS_COLUMNS(job.rows, team, c) {
+ *       float v[4];
+ *       rows_get(job.rows, team, job.x, x, c, v);
+ *       rows_put(job.rows, team, w, 0, job.out[0], y, c, v);                into output 0, or added to it
+ *     }
+ *   }
  *
  * an output that sums tasks is led by the first of its slot, which does the row of all of them in task order; where every
  * task has its own slot that is one turn of the loop. outputs of one kernel may have different slots. */
@@ -18,17 +22,20 @@ enum { ROWS_THREADS = 256 };
 
 struct rows_job {
   int64_t        B;
-  int32_t        R, C, lanes, four;          /* lanes of a team; four: columns side by side, else `lanes` apart */
+  int32_t        R, C, lanes;                /* lanes of a team */
+  int32_t        four, wide;                 /* a lane's columns lie side by side, else `lanes` apart; 16 bytes at once */
   const int32_t *offsets;
 };
 
 /* ---- host ---- */
 
-/* `four` holds if each of the n planes allows it: all but those of cells (B,R) */
+/* which columns a lane adds up depends on C alone, not on alignment: neither do the bits. `wide` holds if each of the n
+ * planes allows it: all but those of cells (B,R) */
 static inline rows_job rows_of(int64_t B, int64_t R, int64_t C, const int32_t *offsets, const plane *p, int n) {
-  rows_job job = { B, (int32_t)R, (int32_t)C, (int32_t)plane_power((C + 3) / 4, 1, 32), C % 4 == 0, offsets };
+  rows_job job = { B, (int32_t)R, (int32_t)C, (int32_t)plane_power((C + 3) / 4, 1, 32), C % 4 == 0, C % 4 == 0,
+                   offsets };
   for (int i = 0; i < n; i++)
-    if (!plane_by_four(p[i])) job.four = 0;
+    if (!plane_by_four(p[i])) job.wide = 0;
   return job;
 }
 static inline dim3 rows_grid(const rows_job &job) { return dim3(micak_blocks(job.B * job.R * job.lanes, ROWS_THREADS)); }
@@ -106,7 +113,7 @@ PLANE_DEVICE void rows_get(const rows_job &job, const rows_team &team, const pla
                            float (&x)[4]) {
   x[0] = x[1] = x[2] = x[3] = 0.0f;
   if (!row) return;
-  if (job.four) {
+  if (job.wide) {
     plane_get_4(p, row, c, x);
   } else {
 #pragma unroll
@@ -116,7 +123,7 @@ PLANE_DEVICE void rows_get(const rows_job &job, const rows_team &team, const pla
 }
 PLANE_DEVICE void rows_set(const rows_job &job, const rows_team &team, const plane &p, char *row, int32_t c,
                            const float (&x)[4], bool add) {
-  if (job.four) {
+  if (job.wide) {
     plane_put_4(p, row, c, x, add);
   } else {
 #pragma unroll

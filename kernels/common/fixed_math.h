@@ -10,8 +10,15 @@
 #include <stdint.h>
 #include <string.h>
 
+/* for the host and, in CUDA sources, for the device */
+#ifdef __CUDACC__
+#define MICAK_BOTH static inline __host__ __device__
+#else
+#define MICAK_BOTH static inline
+#endif
+
 /* natural logarithm of a normal, positive double */
-static inline double micak_fixed_log(double x) {
+MICAK_BOTH double micak_fixed_log(double x) {
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #endif
@@ -32,7 +39,7 @@ static inline double micak_fixed_log(double x) {
 }
 
 /* sine and cosine of |x| <= pi/4 */
-static inline void micak_fixed_sincos_small(double x, double *sine, double *cosine) {
+MICAK_BOTH void micak_fixed_sincos_small(double x, double *sine, double *cosine) {
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #endif
@@ -52,7 +59,7 @@ static inline void micak_fixed_sincos_small(double x, double *sine, double *cosi
 }
 
 /* rotate (sin, cos) by `quarter` quarter turns; on bits, as a random quarter is a branch that no predictor learns */
-static inline void micak_fixed_quarter(uint32_t quarter, double *sine, double *cosine) {
+MICAK_BOTH void micak_fixed_quarter(uint32_t quarter, double *sine, double *cosine) {
   uint64_t s, c, swap = 0u - (uint64_t)(quarter & 1u), sign = (uint64_t)(quarter & 2u) << 62;
   memcpy(&s, sine, sizeof s);
   memcpy(&c, cosine, sizeof c);
@@ -63,7 +70,7 @@ static inline void micak_fixed_quarter(uint32_t quarter, double *sine, double *c
 }
 
 /* sine and cosine of x radians, |x| <= 1e5: reduction by pi/2 in three parts (Cody and Waite) */
-static inline void micak_fixed_sincos(double x, double *sine, double *cosine) {
+MICAK_BOTH void micak_fixed_sincos(double x, double *sine, double *cosine) {
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #endif

@@ -13,14 +13,14 @@
 typedef struct micak_philox_key { uint32_t word[2]; } micak_philox_key;
 
 /* 64-bit FNV-1a of a name: families and operations enter a key by name, never by their place in a list */
-static inline uint64_t micak_hash_name(const char *name) {
+MICAK_BOTH uint64_t micak_hash_name(const char *name) {
   uint64_t h = 0xcbf29ce484222325ull;
   for (; *name; name++) h = (h ^ (uint64_t)(unsigned char)*name) * 0x100000001b3ull;
   return h;
 }
 
 /* four words of one block */
-static inline void micak_philox_words(micak_philox_key key, uint64_t task, uint32_t purpose, uint32_t block,
+MICAK_BOTH void micak_philox_words(micak_philox_key key, uint64_t task, uint32_t purpose, uint32_t block,
                                       uint32_t word[4]) {
   philox4x32_ctr_t c = { { (uint32_t)task, (uint32_t)(task >> 32), block, purpose } };
   philox4x32_key_t k = { { key.word[0], key.word[1] } };
@@ -29,7 +29,7 @@ static inline void micak_philox_words(micak_philox_key key, uint64_t task, uint3
 }
 
 /* key of (a, b, c), by running Philox over them: any difference in any argument changes the whole key */
-static inline micak_philox_key micak_philox_key_of(uint64_t a, uint64_t b, uint64_t c) {
+MICAK_BOTH micak_philox_key micak_philox_key_of(uint64_t a, uint64_t b, uint64_t c) {
   uint32_t w[4];
   micak_philox_key key = { { (uint32_t)a, (uint32_t)(a >> 32) } };
   micak_philox_words(key, b, 0x6d696361u, 0, w);
@@ -40,15 +40,15 @@ static inline micak_philox_key micak_philox_key_of(uint64_t a, uint64_t b, uint6
 }
 
 /* uniform in (0, 1) from 32 bits, at the middle of its cell: never 0 or 1 */
-static inline double micak_uniform32(uint32_t word) { return ((double)word + 0.5) * 0x1p-32; }
+MICAK_BOTH double micak_uniform32(uint32_t word) { return ((double)word + 0.5) * 0x1p-32; }
 
 /* uniform in [0, 1) from 53 bits */
-static inline double micak_uniform53(uint32_t high, uint32_t low) {
+MICAK_BOTH double micak_uniform53(uint32_t high, uint32_t low) {
   return (double)((((uint64_t)high << 32) | low) >> 11) * 0x1p-53;
 }
 
 /* two standard normals from two words (Box and Muller 1958, in double; largest |z| is 6.76) */
-static inline void micak_normal2(uint32_t radius, uint32_t angle, double out[2]) {
+MICAK_BOTH void micak_normal2(uint32_t radius, uint32_t angle, double out[2]) {
   double r = sqrt(-2.0 * micak_fixed_log(micak_uniform32(radius))), s, c;
   /* the nearest quarter turn is split off in integers, so that the rest is exact and within pi/4 */
   uint32_t quarter = (angle + 0x20000000u) >> 30;
@@ -59,7 +59,7 @@ static inline void micak_normal2(uint32_t radius, uint32_t angle, double out[2])
 }
 
 /* four standard normals of one block */
-static inline void micak_philox_normal4(micak_philox_key key, uint64_t task, uint32_t purpose, uint32_t block,
+MICAK_BOTH void micak_philox_normal4(micak_philox_key key, uint64_t task, uint32_t purpose, uint32_t block,
                                         double out[4]) {
   uint32_t w[4];
   micak_philox_words(key, task, purpose, block, w);

@@ -87,6 +87,7 @@ static void binary_cost(const void *args, int face, double *flop, double *bytes)
   { "B=3 R=7 C=33 Rb=7 Cb=1" mask, MICA_CASE_PACKED },                          \
   { "B=3 R=7 C=9 Rb=1 Cb=1" mask1, MICA_CASE_PACKED },                          \
   { "B=2 R=1 C=1 Rb=1 Cb=1" mask1, 0 },                                         \
+  { "B=21 R=2 C=3 Rb=1 Cb=3" mask1, 0 },                                        \
   { "B=2 R=70 C=1 Rb=1 Cb=1" mask1, 0 },                                        \
   { "B=1 R=66 C=520 Rb=1 Cb=520" mask1, MICA_CASE_SLOW },                       \
   { "B=64 R=82 C=256 Rb=82 Cb=256" mask1, MICA_CASE_BENCH },                    \

@@ -71,6 +71,7 @@ static const mica_case embedding_cases[] = {
   { "B=3 R=7 V=5 C=33", MICA_CASE_PACKED },
   { "B=2 R=1 V=1 C=1", 0 },
   { "B=2 R=9 V=4 C=70", 0 },
+  { "B=21 R=3 V=5 C=6", 0 },
   { "B=64 R=82 V=256 C=256", MICA_CASE_BENCH },
 };
 static const double w_v[4] = { 3, 4, 5, 6 }, y_v[4] = { 5, 6, 5, 6 }, y_d[4] = { 1, 2, 3, 4 }, w_d[4] = { 0, 0, 4, 6 };

@@ -1,4 +1,5 @@
 /* table of feature_map */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "common/rows.h"
@@ -72,12 +73,17 @@ CPU_DISPATCH(feature_map_backward)
 CPU_DISPATCH(feature_map_jvp)
 CPU_DISPATCH(feature_map_backward_jvp)
 REF_PROTOS(feature_map);
+CUDA_PROTOS(feature_map)
+/* favor's directions: doubles while they are made orthogonal, then floats */
+CUDA_SPLIT(cuda_split, mica_feature_map_args, a->map == FEATURE_FAVOR ? (size_t)(12 * a->F * a->D) : 0)
 static const mica_kernel kernels[] = {
   REF_KERNELS(feature_map),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_feature_map_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_feature_map_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_feature_map_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_feature_map_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(feature_map, MICA_F32, cuda_split, cuda_split, cuda_split, cuda_split)
+  CUDA_KERNELS_WITH(feature_map, MICA_BF16, cuda_split, cuda_split, cuda_split, cuda_split)
 };
 
 static const mica_case cases[] = {

@@ -248,6 +248,7 @@ static void gather_cost(const void *args, int face, double *flop, double *bytes)
 }
 #define INDEX_CASES                                                                                          \
   { { "B=3 R=7 V=5 C=33", MICA_CASE_PACKED }, { "B=2 R=1 V=1 C=1", 0 }, { "B=2 R=40 V=3 C=70", 0 },           \
+    { "B=21 R=3 V=5 C=6", 0 },                                                                               \
     { "B=64 R=41 V=82 C=256", MICA_CASE_BENCH } }
 static const mica_case gather_cases[] = INDEX_CASES;
 static const mica_case scatter_add_cases[] = INDEX_CASES;

@@ -123,6 +123,7 @@ static const mica_case layernorm_cases[] = {
   { "B=2 R=5 C=64 eps=0.1 b=none", 0 },
   { "B=2 R=1 C=1 eps=0.5 w=none", 0 },
   { "B=1 R=130 C=7 w=none b=none", 0 },
+  { "B=21 R=3 C=6", 0 },
   { "B=64 R=82 C=256", MICA_CASE_BENCH },
   { "B=256 R=32 C=128", MICA_CASE_BENCH },
 };
@@ -131,6 +132,7 @@ static const mica_case rmsnorm_cases[] = {
   { "B=2 R=5 C=64 eps=0.1 w=none", 0 },
   { "B=2 R=1 C=1 eps=0.5", 0 },
   { "B=1 R=130 C=7", 0 },
+  { "B=21 R=3 C=6", 0 },
   { "B=64 R=82 C=256", MICA_CASE_BENCH },
 };
 

@@ -52,6 +52,13 @@ struct cell_top {
   float   value;
   int32_t at;
 };
+template <int THREADS>
+struct cell_tops {                           /* of all threads, apart: neighbours lie in neighbouring banks */
+  float   value[THREADS];
+  int32_t at[THREADS];
+  __device__ __forceinline__ cell_top get(int t) const { return cell_top{ value[t], at[t] }; }
+  __device__ __forceinline__ void set(int t, const cell_top &top) { value[t] = top.value, at[t] = top.at; }
+};
 PLANE_DEVICE bool cell_before(const cell_top &a, const cell_top &b) {
   const bool an = a.value != a.value, bn = b.value != b.value;
   if (an != bn) return an;
@@ -68,7 +75,8 @@ PLANE_DEVICE float cell_x(const plane &p, const char *at, int32_t r, int32_t c) 
 }
 
 /* all threads of the block call */
-PLANE_DEVICE cell_top cell_find(const cell_job &job, const cell_team &team, int64_t k, cell_top *shared) {
+template <int THREADS>
+PLANE_DEVICE cell_top cell_find(const cell_job &job, const cell_team &team, int64_t k, cell_tops<THREADS> &shared) {
   const char *x = plane_task(job.x, k);
   cell_top    top = { -INFINITY, 0x7fffffff };
   for (int32_t i = team.lane; i < team.items && team.o < team.cells; i += team.lanes) {
@@ -77,14 +85,16 @@ PLANE_DEVICE cell_top cell_find(const cell_job &job, const cell_team &team, int6
     const cell_top one = { cell_x(job.x, x, r, c), i };
     if (cell_before(one, top)) top = one;
   }
-  shared[team.t] = top;
+  shared.set(team.t, top);
   __syncthreads();
   for (int half = team.lanes / 2; half; half /= 2) {
-    if (team.lane < half && cell_before(shared[team.t + half * team.step], shared[team.t]))
-      shared[team.t] = shared[team.t + half * team.step];
+    if (team.lane < half) {
+      const cell_top other = shared.get(team.t + half * team.step);
+      if (cell_before(other, top)) shared.set(team.t, top = other);
+    }
     __syncthreads();
   }
-  top = shared[team.t - team.lane * team.step];
+  top = shared.get(team.t - team.lane * team.step);
   __syncthreads();
   return top;
 }
@@ -127,8 +137,8 @@ PLANE_DEVICE void cell_enter(const cell_job &job, cell_team &team, int64_t k) {
 /* y: max, its tangent, or logsumexp */
 template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) cells_down(const __grid_constant__ cell_job job) {
-  __shared__ cell_top tops[THREADS];
-  __shared__ double   sums[THREADS];
+  __shared__ cell_tops<THREADS> tops;
+  __shared__ double             sums[THREADS];
   cell_team team = cell_team_of(job);
   const int each = THREADS / team.lanes, own = (int)(job.axis == REDUCE_COLUMN ? threadIdx.y : threadIdx.x);
   for (int64_t b = blockIdx.y; b < job.B; b += gridDim.y) {
@@ -163,7 +173,7 @@ static __global__ void __launch_bounds__(THREADS, 2) cells_down(const __grid_con
 /* x.d and x.td of max: the whole cotangent of a cell to its first largest element */
 template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) cells_up(const __grid_constant__ cell_job job) {
-  __shared__ cell_top tops[THREADS];
+  __shared__ cell_tops<THREADS> tops;
   cell_team team = cell_team_of(job);
   const int each = THREADS / team.lanes, own = (int)(job.axis == REDUCE_COLUMN ? threadIdx.y : threadIdx.x);
   for (int64_t b = blockIdx.y; b < job.B; b += gridDim.y) {

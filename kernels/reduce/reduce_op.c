@@ -76,7 +76,7 @@ static void weighted_cost(const void *args, int face, double *flop, double *byte
 #define CASES                                                                               \
   { "B=3 R=7 C=33 axis=column", MICA_CASE_PACKED }, { "B=3 R=5 C=70 axis=row", 0 },         \
   { "B=2 R=7 C=9 axis=all", 0 }, { "B=2 R=1 C=1 axis=row", 0 }, { "B=2 R=1 C=1 axis=all", 0 }, \
-  { "B=1 R=3 C=530 axis=column", 0 }, { "B=1 R=70 C=3 axis=row", 0 },                       \
+  { "B=21 R=2 C=3 axis=row", 0 }, { "B=1 R=3 C=530 axis=column", 0 }, { "B=1 R=70 C=3 axis=row", 0 },                       \
   { "B=64 R=82 C=256 axis=row", MICA_CASE_BENCH }, { "B=64 R=82 C=256 axis=column", MICA_CASE_BENCH }
 static const mica_case linear_cases[] = {
   CASES, { "B=3 R=7 C=9 axis=row", MICA_CASE_PACKED }, { "B=3 R=7 C=3 axis=all", MICA_CASE_PACKED },
