@@ -1,6 +1,6 @@
 # MICA_CUDA=SIMT: the C++ compiler takes the .cu files with a forced include, tests/simt stands in for CUDA's libraries.
 # the kernels get the thread sanitizer's instrumentation, whose callbacks are those of the race detector in tests/simt:
-# its runtime is not linked. with MICA_SANITIZE or MICA_COVERAGE they get that instead.
+# its runtime is not linked. with MICA_SANITIZE or MICA_COVERAGE they get that instead (coverage: they alone).
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   message(FATAL_ERROR "MICA_CUDA=SIMT: its context switch is written for x86-64")
 endif()
@@ -21,6 +21,7 @@ if(MICA_SANITIZE MATCHES "address")
   set(simt_instrument -fsanitize=${MICA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
 elseif(MICA_COVERAGE)
   set(simt_instrument --coverage -O0)
+  set(simt_links gcov)
 elseif(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(simt_race 1)
   set(simt_instrument -fsanitize=thread --param tsan-instrument-func-entry-exit=0)
@@ -40,4 +41,4 @@ target_compile_definitions(mica_simt_kernels PRIVATE MICA_HAVE_CUDA _GNU_SOURCE)
 target_include_directories(mica_simt_kernels PRIVATE include . kernels host)
 target_include_directories(mica_simt_kernels SYSTEM PRIVATE ${MICA_CUDA_INCLUDE})
 set(cuda_objects $<TARGET_OBJECTS:mica_simt> $<TARGET_OBJECTS:mica_simt_kernels>)
-set(cuda_links stdc++)
+set(cuda_links stdc++ ${simt_links})
