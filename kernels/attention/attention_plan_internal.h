@@ -18,6 +18,7 @@ typedef struct block_plan {
   int64_t b, T, S, i0, own, N, window;       /* N: the prefix */
   int64_t j0, j1;                            /* keys of this block */
   int64_t all0[STRIPS], all1[STRIPS];        /* keys that all rows of a strip see */
+  int64_t from[STRIPS], to[STRIPS];          /* the keys that some see, where they are one range; else from is -1 */
   int     start, first, count;               /* first: the first strip with a row */
   ahead_list *ahead;
   segment at[4 * STRIPS + 8];
@@ -95,6 +96,15 @@ static inline void plan_block(block_plan *p, const mica_attention_args *a, int64
     if (g.s1 == 0) continue;
     for (int s = g.s0; s < g.s1; s++) g.partial |= g.j < range[s].all0 || g.j + g.n > range[s].all1;
     p->at[p->count++] = g;
+  }
+  for (int s = p->first; s < STRIPS; s++) {
+    p->from[s] = p->to[s] = 0;
+    for (const segment *g = p->at; g < p->at + p->count; g++) {
+      if (s < g->s0 || g->s1 <= s || p->from[s] < 0) continue;
+      if (p->to[s] == 0) p->from[s] = g->j;
+      else if (p->to[s] != g->j) p->from[s] = -1;
+      p->to[s] = g->j + g->n;
+    }
   }
 }
 
@@ -283,40 +293,42 @@ static inline int64_t row_end(const block_plan *p, int64_t lane) {
   if (p->a->mask == MICA_ATTENTION_PREFIX || p->a->mask == MICA_ATTENTION_CONTEXT) end = at_least(end, p->N);
   return at_most(end, p->j1);
 }
-/* O (LANES, Dp) = or += P V; keys in chunks, so that their values stay in the first cache */
+/* O (LANES, Dp) = or += P V for lanes [lane, lane + mr) of strip s and the keys of [c, end): runs of segments */
+static inline int apply_runs(const block_plan *p, int s, int64_t lane, int64_t mr, int64_t c, int64_t end, int64_t Dp,
+                             const float *P, const float *V, float *O, int add) {
+  const int64_t nv = Dp / VW;
+  int64_t from = at_least(p->from[s], c), to = at_most(p->to[s], end);
+  if (p->from[s] >= 0) { /* one range */
+    if (from >= to) return 0;
+    product(apply_tiles, mr, nv, to - from, P + (from - p->j0) * LANES + lane, 1, V + (from - p->j0) * Dp, Dp,
+            O + lane * Dp, Dp, add, p->ahead);
+    return 1;
+  }
+  int begun = 0;
+  for (const segment *g = p->at; g < p->at + p->count; g++) {
+    if (s < g->s0 || g->s1 <= s) continue;
+    from = at_least(g->j, c), to = at_most(g->j + g->n, end);
+    if (from >= to) continue;
+    product(apply_tiles, mr, nv, to - from, P + (from - p->j0) * LANES + lane, 1, V + (from - p->j0) * Dp, Dp,
+            O + lane * Dp, Dp, add || begun, p->ahead);
+    begun = 1;
+  }
+  return begun;
+}
+/* of all lanes and keys; keys in chunks, so that their values stay in the first cache. rows that see nothing get 0 */
 static inline void apply(const block_plan *p, int64_t Dp, const float *P, const float *V, float *O, int add) {
   enum { CHUNK = 64 };
-  int64_t nv = Dp / VW, width = even(nv, WIDE);
+  const int64_t width = even(Dp / VW, WIDE);
   int8_t begun[LANES] = { 0 };
-  for (int64_t c = p->j0; c < p->j1; c += CHUNK)
+  for (int64_t c = p->j0; c == p->j0 || c < p->j1; c += CHUNK)
     for (int s = p->first; s < STRIPS; s++) {
       int64_t begin = at_least(s * VW, p->start), rows = (s + 1) * VW - begin, step = even(rows, most_rows[width - 1]);
       for (int64_t lane = begin; lane < begin + rows; lane += step) {
-        int64_t mr = at_most(begin + rows - lane, step), end = at_most(row_end(p, lane + mr - 1), c + CHUNK), from = -1;
-        int64_t to = -1;
-        for (const segment *g = p->at; g <= p->at + p->count; g++) { /* one past the end: what is left */
-          int last = g == p->at + p->count, mine = !last && g->s0 <= s && s < g->s1;
-          int64_t a = mine ? at_least(g->j, c) : 0, b = mine ? at_most(g->j + g->n, end) : 0;
-          if (mine && a < b && a == to) {
-            to = b;
-            continue;
-          }
-          if (to > from && (last || (mine && a < b))) {
-            product(apply_tiles, mr, nv, to - from, P + (from - p->j0) * LANES + lane, 1, V + (from - p->j0) * Dp, Dp,
-                    O + lane * Dp, Dp, add || begun[lane], p->ahead);
-            begun[lane] = 1, from = to = -1;
-          }
-          if (mine && a < b) from = a, to = b;
-        }
+        int64_t mr = at_most(begin + rows - lane, step), end = at_most(row_end(p, lane + mr - 1), c + CHUNK);
+        begun[lane] |= (int8_t)apply_runs(p, s, lane, mr, c, end, Dp, P, V, O, add || begun[lane]);
+        if (!add && !begun[lane] && c + CHUNK >= p->j1) memset(O + lane * Dp, 0, (size_t)(mr * Dp) * sizeof *O);
       }
     }
-  if (add) return;
-  for (int s = p->first; s < STRIPS; s++) { /* rows that see nothing */
-    int64_t begin = at_least(s * VW, p->start), rows = (s + 1) * VW - begin, step = even(rows, most_rows[width - 1]);
-    for (int64_t lane = begin; lane < begin + rows; lane += step)
-      if (!begun[lane])
-        memset(O + lane * Dp, 0, (size_t)(at_most(begin + rows - lane, step) * Dp) * sizeof *O);
-  }
 }
 
 #endif

@@ -127,19 +127,19 @@ static inline int64_t even(int64_t n, int64_t most) {
  * all at once they would wait for one another. places are asked for, never read */
 enum { AHEAD = 12, AHEAD_ROWS = 8 };         /* tensors; rows with each tile */
 typedef struct ahead_list {
-  const char *at[AHEAD];
-  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many */
-  int64_t     bytes, i;                      /* of a row; the next row */
-  int         count, k;                      /* the tensor that it is of */
+  const char *at[AHEAD];                     /* the next row of each tensor */
+  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many are left */
+  int64_t     bytes;                         /* of a row */
+  int         count, k;                      /* the tensor whose turn it is */
 } ahead_list;
 static inline void ahead_step(ahead_list *list) {
-  for (int n = 0; n < AHEAD_ROWS && list->k < list->count; n++) {
-    const char *at = list->at[list->k] + list->i * list->row[list->k];
+  if (list->k >= list->count) return;
+  const char *at = list->at[list->k];
+  int64_t n = at_most(list->rows[list->k], AHEAD_ROWS), row = list->row[list->k];
+  for (int64_t i = 0; i < n; i++, at += row)
     for (int64_t d = 0; d < list->bytes; d += 64) __builtin_prefetch(at + d, 0, 2);
-    if (++list->i < list->rows[list->k]) continue;
-    list->i = 0;
-    list->k++;
-  }
+  list->at[list->k] = at;
+  list->k += (list->rows[list->k] -= n) == 0;
 }
 
 /* C (R, nv vectors) = or += A B, rows ra apart in A, one family of tiles */
