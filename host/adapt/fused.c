@@ -112,7 +112,7 @@ static int wanted(const mica_executor *x, int32_t entry, int i) {
 
 static int suits(const mica_executor *x, int32_t e, const micah_adapt *a, const fused *f, int back) {
   const mica_adapt_options *o = &a->options;
-  if (x->backend != MICA_CPU || x->dtype != MICA_F32 || o->data || micah_adapt_stride(o) > 1) return 0;
+  if (x->backend != MICA_CPU || x->dtype != MICA_F32 || o->data) return 0;
   if (o->method != MICA_ADAPT_UNROLLED && o->method != MICA_ADAPT_TRUNCATED) return back == 0;
   return !back || (!wanted(x, e, f->x) && !wanted(x, e, f->y));
 }
@@ -128,6 +128,7 @@ mica_status micah_fused_create(mica_executor *x, int32_t e, micah_adapt_state *s
   if (!suits(x, e, a, &f, back)) return MICA_OK;
   micak_mlp_loop *l = &f.loop;
   l->layers = m->layers, l->act = m->act, l->first_order = m->first_order, l->steps = a->options.steps;
+  l->stride = micah_adapt_stride(&a->options);
   l->stop = a->options.method == MICA_ADAPT_TRUNCATED ? l->steps - a->options.last : 0;
   memcpy(l->width, m->width, sizeof l->width);
   for (int i = 0; i < a->op.n_operands; i++)

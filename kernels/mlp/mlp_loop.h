@@ -6,8 +6,8 @@
  *
  * backward takes the cotangent u of the last theta to that of the first, step by step: u <- u - H (rate u) + loss_d
  * grad L, H the Hessian of L (forward over reverse), and gives rate.d = -<grad L, u>. no operation of its own: the
- * faces of adapt entries whose step program is this one. rows of a task lie in lanes, so that weights are read as they are
- * kept, (out, in); a bias is a column of weights whose input is 1. sums over rows run in row order, over inputs in
+ * faces of adapt entries whose step program is this one. rows of a task lie in lanes, so that weights are read as they
+ * are kept, (out, in); a bias is a column of weights whose input is 1. sums over rows run in row order, over inputs in
  * order; fp32, one fma a term. a task's bits do not depend on the others. */
 #ifndef MICA_KERNELS_MLP_LOOP_H
 #define MICA_KERNELS_MLP_LOOP_H
@@ -21,13 +21,14 @@ typedef struct micak_mlp_loop {
   int32_t        first_order;    /* 1: backward leaves out H */
   int64_t        width[MICAK_MLP_LAYERS + 1]; /* inputs, hidden ..., outputs */
   int64_t        B, R, steps, stop; /* backward: steps - 1 down to stop */
+  int64_t        stride;         /* >= 1: each stride-th theta_k is kept, and stepped on from on the way back */
   const int32_t *offsets;        /* rows of x and y, NULL: R in each task */
   mica_wire      x, y;           /* (B,R,in), (B,R,out), dense rows */
   /* by parameter, w_0, b_0, w_1, ...; data NULL: the layer has no bias */
   mica_wire      start[MICAK_MLP_PARAMS], last[MICAK_MLP_PARAMS], last_d[MICAK_MLP_PARAMS];
   mica_wire      rate[MICAK_MLP_PARAMS]; /* (B): one number, + k rate_step of step k */
   int64_t        rate_step[MICAK_MLP_PARAMS];
-  float         *kept[MICAK_MLP_PARAMS]; /* (steps - 1, B, numbers): theta_1 ...; NULL: not kept */
+  float         *kept[MICAK_MLP_PARAMS]; /* ((steps - 1) / stride, B, numbers): theta_stride ...; NULL: not kept */
   mica_wire      loss, loss_d;   /* (B, steps) before each step, and its cotangent; data NULL: not wanted, zeros */
   float         *back[MICAK_MLP_PARAMS]; /* (B, numbers): cotangents of start */
   float         *rate_back;      /* (B, steps, MICAK_MLP_PARAMS); NULL: not wanted */

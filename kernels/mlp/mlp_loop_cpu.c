@@ -12,6 +12,7 @@ typedef struct work {
   const micak_mlp_loop *m;
   int64_t row[MOST], weights;                /* floats of a row of weights; of all */
   float *theta[MOST], *g[MOST], *u[MOST], *v[MOST], *h[MOST]; /* weights, gradient, cotangent, v = rates u, H v */
+  float *stretch;                            /* (stride, weights): thetas from a kept one on */
   float *first[MOST];                        /* the last start: tasks may share it */
   const float *seen[2 * MOST];               /* where that was, once it is loaded */
   int loaded;
@@ -23,7 +24,8 @@ typedef struct work {
 static work work_of(const micak_mlp_loop *m, float *at) {
   work w = { .m = m, .weights = mlp_weights(m) };
   float **all[] = { w.theta, w.g, w.u, w.v, w.h, w.first };
-  memset(at, 0, (size_t)micak_mlp_loop_scratch(m));
+  w.stretch = at + mlp_cleared(m);
+  memset(at, 0, (size_t)mlp_cleared(m) * sizeof *at);
   for (int l = 0; l < m->layers; l++) w.row[l] = mlp_row(m, l);
   for (int i = 0; i < 6; i++)
     for (int l = 0; l < m->layers; l++) {
@@ -327,6 +329,18 @@ static data data_of(const micak_mlp_loop *m, int64_t b) {
   return (data){ micak_task(&m->x, m->offsets, b), micak_task(&m->y, m->offsets, b), micak_rows(m->offsets, b, m->R) };
 }
 
+/* theta_k of task b, k >= 1 a multiple of the stride; NULL: not kept */
+static float *kept_at(const micak_mlp_loop *m, int param, int64_t k, int64_t b) {
+  int64_t n = m->width[param / 2 + 1] * (param % 2 ? 1 : m->width[param / 2]);
+  return m->kept[param] ? m->kept[param] + ((k / m->stride - 1) * m->B + b) * n : NULL;
+}
+
+/* theta -= rate g */
+static void descend(work *w, int64_t b, int64_t step) {
+  times_rate(w, w->v, w->g, b, step);
+  for (int64_t i = 0; i < w->weights; i += VW) v_store(w->theta[0] + i, v_load(w->theta[0] + i) - v_load(w->v[0] + i));
+}
+
 INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count,
                            const int act) {
   work w = work_of(m, exec->scratch);
@@ -337,16 +351,10 @@ INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64
     for (int64_t k = 0; k < m->steps; k++) {
       float value = gradient(&w, &t, act);
       if (loss) loss[k] = value;
-      times_rate(&w, w.v, w.g, b, k);
-      for (int64_t i = 0; i < w.weights; i += VW) v_store(w.theta[0] + i, v_load(w.theta[0] + i) - v_load(w.v[0] + i));
-      for (int l = 0; k + 1 < m->steps && l < m->layers; l++) {
-        float *at[2];
-        for (int i = 0; i < 2; i++) {
-          int64_t n = m->width[l + 1] * (i ? 1 : m->width[l]);
-          at[i] = m->kept[2 * l + i] ? m->kept[2 * l + i] + (k * m->B + b) * n : NULL;
-        }
-        store_layer(&w, l, w.theta[l], at[0], at[1]);
-      }
+      descend(&w, b, k);
+      if (k + 1 == m->steps || (k + 1) % m->stride) continue;
+      for (int l = 0; l < m->layers; l++)
+        store_layer(&w, l, w.theta[l], kept_at(m, 2 * l, k + 1, b), kept_at(m, 2 * l + 1, k + 1, b));
     }
     for (int l = 0; l < m->layers; l++)
       store_layer(&w, l, w.theta[l], micak_task(&m->last[2 * l], NULL, b), micak_task(&m->last[2 * l + 1], NULL, b));
@@ -378,25 +386,33 @@ INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int6
     const float *loss_d = micak_task(&m->loss_d, NULL, b);
     const int slopes = m->rate_back || loss_d;
     load_wires(&w, m->last_d, b, w.u);
-    for (int64_t k = m->steps - 1; k >= m->stop; k--) {
-      if (!m->first_order || slopes) {
-        if (k == 0) load_start(&w, b);
-        for (int l = 0; k > 0 && l < m->layers; l++) {
-          int64_t n = m->width[l + 1];
-          const float *bias = m->kept[2 * l + 1] ? m->kept[2 * l + 1] + ((k - 1) * m->B + b) * n : NULL;
-          load_layer(&w, l, m->kept[2 * l] + ((k - 1) * m->B + b) * n * m->width[l], bias, w.theta[l]);
-        }
+    const int64_t stride = m->stride;
+    int64_t begins = (m->steps - 1) / stride * stride;
+    for (; begins >= 0 && begins + stride > m->stop; begins -= stride) {
+      int64_t end = begins + stride < m->steps ? begins + stride : m->steps, low = begins > m->stop ? begins : m->stop;
+      if (m->first_order && !slopes) break;  /* u goes back as it is */
+      if (begins == 0) load_start(&w, b);
+      for (int l = 0; begins > 0 && l < m->layers; l++)
+        load_layer(&w, l, kept_at(m, 2 * l, begins, b), kept_at(m, 2 * l + 1, begins, b), w.theta[l]);
+      for (int64_t k = begins; stride > 1 && k < end; k++) {
+        copy(w.stretch + (k - begins) * w.weights, w.theta[0], w.weights);
+        if (k + 1 == end) break;
+        gradient(&w, &t, act);
+        descend(&w, b, k);
+      }
+      for (int64_t k = end - 1; k >= low; k--) {
+        if (stride > 1) copy(w.theta[0], w.stretch + (k - begins) * w.weights, w.weights);
         if (m->first_order) gradient(&w, &t, act);
         else {
           times_rate(&w, w.v, w.u, b, k);
           curvature(&w, &t, slopes, act);
         }
+        if (m->rate_back) rate_slopes(&w, m->rate_back + (b * m->steps + k) * MICAK_MLP_PARAMS);
+        for (int64_t i = 0; !m->first_order && i < w.weights; i += VW)
+          v_store(w.u[0] + i, v_load(w.u[0] + i) - v_load(w.h[0] + i));
+        for (int64_t i = 0; loss_d && i < w.weights; i += VW)
+          v_store(w.u[0] + i, v_fma(v_set1(loss_d[k]), v_load(w.g[0] + i), v_load(w.u[0] + i)));
       }
-      if (m->rate_back) rate_slopes(&w, m->rate_back + (b * m->steps + k) * MICAK_MLP_PARAMS);
-      for (int64_t i = 0; !m->first_order && i < w.weights; i += VW)
-        v_store(w.u[0] + i, v_load(w.u[0] + i) - v_load(w.h[0] + i));
-      for (int64_t i = 0; loss_d && i < w.weights; i += VW)
-        v_store(w.u[0] + i, v_fma(v_set1(loss_d[k]), v_load(w.g[0] + i), v_load(w.u[0] + i)));
     }
     for (int l = 0; l < m->layers; l++) {
       float *bias = m->back[2 * l + 1] ? m->back[2 * l + 1] + b * m->width[l + 1] : NULL;

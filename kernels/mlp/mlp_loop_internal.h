@@ -27,4 +27,9 @@ static inline int64_t mlp_transposed(const micak_mlp_loop *m) {
   return n;
 }
 
+/* floats of a call's scratch that begin as zeros; the thetas of a stretch come after them */
+static inline int64_t mlp_cleared(const micak_mlp_loop *m) {
+  return 6 * mlp_weights(m) + 4 * MLP_LANES * mlp_activations(m) + 2 * mlp_transposed(m) + 8 * MLP_LANES;
+}
+
 #endif

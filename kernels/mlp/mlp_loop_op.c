@@ -3,8 +3,8 @@
 #include "mlp/mlp_loop_internal.h"
 
 int64_t micak_mlp_loop_scratch(const micak_mlp_loop *m) {
-  int64_t floats = 6 * mlp_weights(m) + 4 * MLP_LANES * mlp_activations(m) + 2 * mlp_transposed(m) + 8 * MLP_LANES;
-  return floats * (int64_t)sizeof(float);
+  int64_t stretch = m->stride > 1 ? m->stride * mlp_weights(m) : 0;
+  return (mlp_cleared(m) + stretch) * (int64_t)sizeof(float);
 }
 
 CPU_DISPATCH(mlp_loop_forward)

@@ -11,6 +11,7 @@ typedef struct shape {
   const char *act;
   int         bias, rates, stepped, first_order;
   int64_t     steps, last;             /* last 0: not truncated */
+  int         checkpoints;
 } shape;
 
 static mica_program *network(mica_context *context, const shape *s) {
@@ -39,7 +40,7 @@ static mica_program *few_shot(mica_context *context, const shape *s) {
   mica_step_options options = MICA_STEP_OPTIONS_INIT;
   options.rates = s->rates, options.first_order = s->first_order;
   mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
-  adapt.steps = s->steps;
+  adapt.steps = s->steps, adapt.checkpoints = s->checkpoints;
   if (s->last) adapt.method = MICA_ADAPT_TRUNCATED, adapt.last = s->last;
   mica_step *step;
   OK(mica_step_create(context, loss, "loss", &options, &step));
@@ -157,14 +158,17 @@ static void check(mica_context *context, const shape *s) {
 static void test_shapes(void **state) {
   (void)state;
   static const shape shapes[] = {
-    { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0 },
-    { 3, { 1, 40, 40, 1 }, 10, "tanh", 1, MICA_RATE_ONE, 0, 0, 5, 0 },
-    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0 },
-    { 4, { 5, 17, 16, 33, 3 }, 16, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0 },
-    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0 },
-    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 1, 2, 0 },
-    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0 },
-    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2 },
+    { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0 },
+    { 3, { 1, 40, 40, 1 }, 10, "tanh", 1, MICA_RATE_ONE, 0, 0, 5, 0, 0 },
+    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 0 },
+    { 4, { 5, 17, 16, 33, 3 }, 16, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0, 0 },
+    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0, 0 },
+    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 1, 2, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 7, 0, 1 },
+    { 3, { 1, 40, 40, 1 }, 10, "tanh", 0, MICA_RATE_ONE, 0, 1, 6, 0, 1 },
+    { 2, { 2, 9, 1 }, 20, "sigmoid", 1, MICA_RATE_ONE, 1, 0, 9, 4, 1 },
   };
   for (int isa = MICA_ISA_PORTABLE; isa <= MICA_ISA_AVX512; isa++) {
     mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
@@ -180,7 +184,7 @@ static void test_shapes(void **state) {
 /* a task has the same bits alone as among others, and sums the same bits for any number of threads */
 static void test_bits(void **state) {
   (void)state;
-  shape s = { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_TENSOR, 1, 0, 3, 0 };
+  shape s = { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_TENSOR, 1, 0, 4, 0, 0 };
   bench b[3];
   mica_program *p[3];
   mica_context *contexts[3];
@@ -188,6 +192,7 @@ static void test_bits(void **state) {
     mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
     options.threads = i ? 3 : 1;
     OK(mica_context_create(&options, &contexts[i]));
+    s.checkpoints = i == 1;            /* they change no bit either */
     p[i] = few_shot(contexts[i], &s);
     b[i] = bench_of(&s, p[i], i == 2, 0);
     b[i].backend = MICA_CPU, b[i].dtype = MICA_F32;
