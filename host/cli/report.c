@@ -106,17 +106,28 @@ static mica_status by_position(micah_html *page, const mica_evaluation *e) {
   if (!scaled) return mica_error(MICA_ERR_MEMORY, "no memory for the loss by position");
   double *x = scaled + MAX_SERIES * e->positions;
   for (int64_t k = 0; k < e->positions; k++) x[k] = (double)k + 1;
+  /* a predictor may be wild at some position (least squares with as many points as dimensions): it must not hide the rest */
+  double most = 0;
+  for (int64_t k = 0; k < e->positions; k++) {
+    if (isfinite(e->loss_by_position[k])) most = fmax(most, e->loss_by_position[k]);
+    if (e->exact_loss_by_position && isfinite(e->exact_loss_by_position[k])) most = fmax(most, e->exact_loss_by_position[k]);
+  }
+  int cut = 0;
   for (int i = -1; i < e->n_predictors && n < MAX_SERIES; i++) {
     const double *y = i < 0 ? e->loss_by_position : e->predictors[i].by_position;
     double       *to = scaled + n * e->positions;
-    for (int64_t k = 0; k < e->positions; k++) to[k] = bits ? y[k] / log(2) : y[k];
+    for (int64_t k = 0; k < e->positions; k++) {
+      int wild = y[k] > 1.5 * most;
+      cut |= wild;
+      to[k] = wild ? NAN : bits ? y[k] / log(2) : y[k];
+    }
     series[n++] = (micah_series) { .name = i < 0 ? "model" : e->predictors[i].name, .x = x, .y = to, .count = e->positions,
                                    .style = i < 0 ? MICAH_LINE : MICAH_DASHED };
   }
-  char label[64], caption[128];
+  char label[64], caption[192];
   snprintf(label, sizeof label, "loss (%s)", bits ? "bits" : e->unit);
-  snprintf(caption, sizeof caption, "mean over %lld test tasks; position k sees k - 1 examples of its own task",
-           (long long)e->tasks);
+  snprintf(caption, sizeof caption, "mean over %lld test tasks; position k sees k - 1 examples of its own task%s",
+           (long long)e->tasks, cut ? "; a line is broken where it is far above the others" : "");
   micah_chart chart = { .title = "Loss by position in context", .x_label = "position", .y_label = label, .series = series,
                         .n_series = n, .log_x = e->positions > 200 };
   mica_status status = micah_html_chart(page, &chart, caption);

@@ -109,7 +109,7 @@ static void measure(plot *p) {
   }
   p->top = c->title && *c->title ? 44 : 18;
   p->bottom = c->x_label && *c->x_label ? 52 : 34;
-  p->right = widest > 0 ? fmin(widest + 32, p->width * 0.4) : 18;
+  p->right = widest > 0 ? fmin(widest + 44, p->width * 0.4) : 18;
   double longest = 0;
   for (int i = 0; c->categories && i < c->n_categories; i++) {
     char name[160];
