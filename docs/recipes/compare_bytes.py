@@ -31,7 +31,7 @@ def setting(run, key):
         if not line.startswith(" "):
             inside = line.startswith("family:")
         elif inside and line.strip().startswith(key + ":"):
-            return line.split(":", 1)[1].strip().strip('"')
+            return line.split(":", 1)[1].split("  #")[0].strip().strip('"')
     raise SystemExit(f"{run}/config.yaml: no family.{key}")
 
 
