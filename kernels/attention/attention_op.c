@@ -88,7 +88,8 @@ static double pairs(const mica_attention_args *a) {
   const double count[] = { causal, T * S, causal + N * N / 2, T * (N + 1), W * T };
   return count[a->mask] < T * S ? count[a->mask] : T * S;
 }
-static int64_t grain_of(double flop) { return flop > 1e5 ? 1 : (int64_t)(1e5 / (flop + 1)) + 1; }
+/* units that follow one another share rows of memory, and each asks for the next one's: not too few a call */
+static int64_t grain_of(double flop) { return flop > 4e6 ? 1 : (int64_t)(4e6 / (flop + 1)) + 1; }
 
 static void split_down(const mica_attention_args *a, int face, mica_split *split) {
   int64_t rows = ATTENTION_ROWS * ATTENTION_TILE, tiles = (a->T + rows - 1) / rows, D = padded(a->D);
