@@ -227,6 +227,7 @@ static void look_ahead(ahead_list *list, const mica_attention_args *a, int64_t b
   ahead_of(list, &a->q.t, a->q.offsets, b, h, T);
   ahead_of(list, &a->k.t, a->k.offsets, b, g, S);
   ahead_of(list, &a->v.t, a->v.offsets, b, g, S);
+  ahead_of(list, &a->out.t, a->out.offsets, b, h, T);
   ahead_of(list, &a->out.td, a->out.offsets, b, h, T);
 }
 

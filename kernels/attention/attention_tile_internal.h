@@ -125,7 +125,7 @@ static inline int64_t even(int64_t n, int64_t most) {
 
 /* what comes next, asked for row by row while this unit computes: rows are too far apart for the hardware to guess, and
  * all at once they would wait for one another. places are asked for, never read */
-enum { AHEAD = 12, AHEAD_ROWS = 8 };         /* tensors; rows with each tile */
+enum { AHEAD = 13, AHEAD_ROWS = 8 };         /* tensors; rows with each tile */
 typedef struct ahead_list {
   const char *at[AHEAD];                     /* the next row of each tensor */
   int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many are left */
