@@ -82,19 +82,26 @@ static mica_status learning_curve(micah_html *page, const metrics *m, const char
   double *loss = smooth(m->column[LOSS], m->count), *exact = smooth(m->column[EXACT], m->count);
   mica_status status = MICA_OK;
   if (!loss || !exact) status = mica_error(MICA_ERR_MEMORY, "no memory for the learning curve");
+  /* the exact predictor is asked now and then: a line through the steps where it was */
+  double *at = malloc((size_t)(m->count ? m->count : 1) * sizeof *at);
+  int64_t known = 0;
+  if (!at) status = mica_error(MICA_ERR_MEMORY, "no memory for the learning curve");
+  for (int64_t i = 0; status >= 0 && i < m->count; i++)
+    if (isfinite(m->column[EXACT][i])) at[known] = m->column[STEP][i], exact[known++] = exact[i];
   char label[64];
   snprintf(label, sizeof label, "loss (%s)", unit);
   micah_series series[] = {
     { .name = "model", .x = m->column[STEP], .y = loss, .count = m->count },
-    { .name = "exact predictor", .x = m->column[STEP], .y = exact, .count = m->count, .style = MICAH_DASHED },
+    { .name = "exact predictor", .x = at, .y = exact, .count = known, .style = MICAH_DASHED },
   };
   micah_chart chart = { .title = "Learning curve", .x_label = "step", .y_label = label, .series = series,
-                        .n_series = status >= 0 && any_finite(exact, m->count) ? 2 : 1 };
+                        .n_series = known ? 2 : 1 };
   chart.log_y = status >= 0 && all_positive(loss, m->count);
   if (status >= 0)
     status = micah_html_chart(page, &chart, "training loss of each step's tasks before the update, mean over 1 % of the run");
   free(loss);
   free(exact);
+  free(at);
   return status;
 }
 
