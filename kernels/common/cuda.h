@@ -1,6 +1,6 @@
 /* cuda.h: rows of CUDA kernels in an operation's table; nothing where the build has no CUDA backend (MICA_HAVE_CUDA).
  *
- * in <op>_cuda.cu:  extern "C" mica_status micak_<op>_<face>_cuda(const mica_exec *, const void *args, int64_t, int64_t)
+ * in <op>_cuda.cu:  extern "C" mica_status micak_<op>_<face>_cuda(const mica_exec *, const void *, int64_t, int64_t)
  * in <op>_op.c:     CUDA_PROTOS(op), and CUDA_KERNELS(op, MICA_F32) at the end of the kernel table */
 #ifndef MICA_KERNELS_COMMON_CUDA_H
 #define MICA_KERNELS_COMMON_CUDA_H
@@ -16,8 +16,8 @@ static inline size_t micak_sum_scratch(const mica_wire *w, int64_t tasks, int64_
   return (size_t)(2 * ((tasks + chunk - 1) / chunk) * cells) * sizeof(double);
 }
 
-/* tasks of a part where rows are added to a table of V rows by index: a part's table is no larger than what is read for it
- * where tasks have some rows */
+/* tasks of a part where rows are added to a table of V rows by index: a part's table is no larger than what is read for
+ * it where tasks have some rows */
 static inline int64_t micak_index_chunk(int64_t V) {
   int64_t chunk = SUM_CHUNK;
   while (chunk < V / 2 && chunk < 4096) chunk *= 2;

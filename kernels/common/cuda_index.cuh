@@ -75,7 +75,8 @@ static __global__ void __launch_bounds__(THREADS, 2) index_push(const __grid_con
       const char   *index = plane_task(job.index, k), *in = plane_task(job.in, k);
       if (!in) continue;
       /* pieces of neighbouring tasks go to different warps */
-      for (int32_t r0 = 32 * ((warp - (int32_t)(k - part.begin)) & (INDEX_WARPS - 1)); r0 < rows; r0 += 32 * INDEX_WARPS) {
+      for (int32_t r0 = 32 * ((warp - (int32_t)(k - part.begin)) & (INDEX_WARPS - 1)); r0 < rows;
+           r0 += 32 * INDEX_WARPS) {
         const int64_t v = r0 + lane < rows ? index_at(job, index, r0 + lane) - v0 : -1;
         if (!__any_sync(~0u, v >= 0 && v < INDEX_ROWS)) continue;
 #pragma unroll
@@ -91,14 +92,16 @@ static __global__ void __launch_bounds__(THREADS, 2) index_push(const __grid_con
             } else {
 #pragma unroll
               for (int i = 0; i < 4; i++)
-                if (first + i * gap < job.C) sum[j][i] += plane_get(job.in, in, row + (int64_t)(first + i * gap) * job.in.col);
+                if (first + i * gap < job.C)
+                  sum[j][i] += plane_get(job.in, in, row + (int64_t)(first + i * gap) * job.in.col);
             }
           }
       }
     }
     /* each warp adds up one row of the table */
 #pragma unroll
-    for (int j = 0; j < INDEX_ROWS; j++) shared[warp][j][lane] = make_float4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
+    for (int j = 0; j < INDEX_ROWS; j++)
+      shared[warp][j][lane] = make_float4(sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
     __syncthreads();
     float x[4] = {};
 #pragma unroll
@@ -137,8 +140,8 @@ static inline mica_status index_run_pull(const char *name, const index_job &job,
   const int64_t  items = (int64_t)job.R * job.C / (four ? 4 : 1);
   const unsigned wide = plane_power(items, 8, INDEX_THREADS), tasks = INDEX_THREADS / wide;
   return micak_launch(name, four ? index_pull<4> : index_pull<1>,
-                      dim3(micak_blocks(items, wide), micak_task_blocks((job.B + tasks - 1) / tasks)), dim3(wide, tasks), 0,
-                      stream, job);
+                      dim3(micak_blocks(items, wide), micak_task_blocks((job.B + tasks - 1) / tasks)),
+                      dim3(wide, tasks), 0, stream, job);
 }
 static inline mica_status index_run_push(const char *name, index_job job, const mica_exec *exec) {
   if (!job.out.data || job.B <= 0) return MICA_OK;
@@ -147,10 +150,12 @@ static inline mica_status index_run_push(const char *name, index_job job, const 
   const int chunk = (int)micak_index_chunk(job.V);
   job.four = job.C % 4 == 0 && plane_by_four(job.in), job.four_out = plane_by_four(job.out);
   const int64_t blocks = ((int64_t)job.V + INDEX_ROWS - 1) / INDEX_ROWS * ((job.C + INDEX_COLUMNS - 1) / INDEX_COLUMNS);
-  status = micak_launch(name, index_push<INDEX_THREADS>, dim3(micak_blocks(blocks, 1), sum_chunks(job.out, job.B, chunk)),
-                        dim3(INDEX_THREADS), 0, exec->stream, job, chunk, static_cast<double *>(exec->scratch));
-  return status < 0 ? status : sum_finish(name, job.out, job.B, (int64_t)job.V * job.C, 0, (int64_t)job.V * job.C, job.C, exec,
-                                          chunk);
+  status =
+      micak_launch(name, index_push<INDEX_THREADS>, dim3(micak_blocks(blocks, 1), sum_chunks(job.out, job.B, chunk)),
+                   dim3(INDEX_THREADS), 0, exec->stream, job, chunk, static_cast<double *>(exec->scratch));
+  return status < 0
+             ? status
+             : sum_finish(name, job.out, job.B, (int64_t)job.V * job.C, 0, (int64_t)job.V * job.C, job.C, exec, chunk);
 }
 
 #endif

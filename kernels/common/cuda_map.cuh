@@ -114,8 +114,8 @@ static __global__ void __launch_bounds__(MAP_THREADS, 2) map_each(const __grid_c
   }
 }
 
-/* as map_each, where tasks may share a slot. a block has `each` items: 256, 1 a thread; of slots with several tasks 32 at
- * a time, by lanes over the tasks */
+/* as map_each, where tasks may share a slot. a block has `each` items: 256, 1 a thread; of slots with several tasks 32
+ * at a time, by lanes over the tasks */
 template <class F>
 static __global__ void __launch_bounds__(MAP_THREADS, 2) map_tasks(const __grid_constant__ map_job<F> job, const F f,
                                                                 const int each) {
@@ -136,8 +136,8 @@ static __global__ void __launch_bounds__(MAP_THREADS, 2) map_tasks(const __grid_
         const bool     inside = n < items && (!alone || t < each);
         double         sum = 0;
         if (inside)
-          for (int64_t k = b + (alone ? 0 : t / 32); k < job.B && (k == b || (!alone && (!w.slot || w.slot[k] == w.slot[b])));
-               k += MAP_LANES) {
+          for (int64_t k = b + (alone ? 0 : t / 32);
+               k < job.B && (k == b || (!alone && (!w.slot || w.slot[k] == w.slot[b]))); k += MAP_LANES) {
             if (r >= wire_rows(job.offsets, k, job.R)) continue;
             map_enter(job, k, task);
             map_value<F, 1>(job, f, task, (int32_t)r, (int32_t)c, value);
@@ -171,7 +171,8 @@ PLANE_DEVICE void map_sum_columns(const map_job<F> &job, const F &f) {
     if (!plane_leads(w, b)) continue;
     char         *out = plane_task(w, b);
     const int32_t rows = (int32_t)wire_rows(w.offsets, b, job.out_rows);
-    for (int32_t r = (int32_t)(blockIdx.x * blockDim.y + threadIdx.y); r < rows; r += (int32_t)(gridDim.x * blockDim.y)) {
+    for (int32_t r = (int32_t)(blockIdx.x * blockDim.y + threadIdx.y); r < rows;
+         r += (int32_t)(gridDim.x * blockDim.y)) {
       double sum = 0;
       for (int64_t k = b; k == b || (k < job.B && plane_follows(w, k)); k++) {
         map_task<F> task;
@@ -192,8 +193,8 @@ PLANE_DEVICE void map_sum_columns(const map_job<F> &job, const F &f) {
   }
 }
 
-/* an output (B,1,C) or (B,1,1): blocks of (N columns, lanes over the rows) for a chunk of tasks; in MAP_ALL lanes over all
- * elements. the rows of a chunk are counted through, so that short tasks keep all lanes busy */
+/* an output (B,1,C) or (B,1,1): blocks of (N columns, lanes over the rows) for a chunk of tasks; in MAP_ALL lanes over
+ * all elements. the rows of a chunk are counted through, so that short tasks keep all lanes busy */
 template <class F, int N>
 static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_constant__ map_job<F> job, const F f,
                                                                  const int mode, double *scratch) {
@@ -207,7 +208,7 @@ static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_co
   const int32_t cells = mode == MAP_ALL ? 1 : job.C;
   for (int64_t n = blockIdx.y;; n += gridDim.y) {
     sum_part part;
-    int      found = sum_chunk(F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1], job.B, n, part);
+    int found = sum_chunk(F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1], job.B, n, part);
     if (found < 0) return;
     if (!found) continue;
     for (int32_t first = (int32_t)(blockIdx.x * blockDim.x) * N; first < cells;
@@ -304,8 +305,8 @@ static mica_status map_run_each(const char *name, map_job<F> job, const F &f, vo
                       dim3(wide, tasks), 0, stream, job, f);
 }
 
-/* run a map whose output lacks rows, columns or both (MAP_*); scratch as micak_sum_scratch (common/cuda.h) of the outputs
- * says. with two outputs either may be absent, or both have the same slots */
+/* run a map whose output lacks rows, columns or both (MAP_*); scratch as micak_sum_scratch (common/cuda.h) of the
+ * outputs says. with two outputs either may be absent, or both have the same slots */
 template <class F>
 static mica_status map_run_sum(const char *name, const map_job<F> &job, const F &f, int mode, const mica_exec *exec) {
   const plane &w = F::OUTPUTS == 1 || job.out[0].data ? job.out[0] : job.out[F::OUTPUTS - 1];

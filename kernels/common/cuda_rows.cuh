@@ -11,8 +11,8 @@
  *     }
  *   }
  *
- * an output that sums tasks is led by the first of its slot, which does the row of all of them in task order; where every
- * task has its own slot that is one turn of the loop. outputs of one kernel may have different slots. */
+ * an output that sums tasks is led by the first of its slot, which does the row of all of them in task order; where
+ * every task has its own slot that is one turn of the loop. outputs of one kernel may have different slots. */
 #ifndef MICA_KERNELS_COMMON_CUDA_ROWS_CUH
 #define MICA_KERNELS_COMMON_CUDA_ROWS_CUH
 
@@ -23,7 +23,7 @@ enum { ROWS_THREADS = 256 };
 struct rows_job {
   int64_t        B;
   int32_t        R, C, lanes;                /* lanes of a team */
-  int32_t        four, wide;                 /* a lane's columns lie side by side, else `lanes` apart; 16 bytes at once */
+  int32_t four, wide; /* a lane's columns lie side by side, else `lanes` apart; 16 bytes at once */
   const int32_t *offsets;
 };
 
@@ -38,7 +38,9 @@ static inline rows_job rows_of(int64_t B, int64_t R, int64_t C, const int32_t *o
     if (!plane_by_four(p[i])) job.wide = 0;
   return job;
 }
-static inline dim3 rows_grid(const rows_job &job) { return dim3(micak_blocks(job.B * job.R * job.lanes, ROWS_THREADS)); }
+static inline dim3 rows_grid(const rows_job &job) {
+  return dim3(micak_blocks(job.B * job.R * job.lanes, ROWS_THREADS));
+}
 
 /* ---- device ---- */
 

@@ -14,7 +14,9 @@ struct sum_part {
   int64_t place;                             /* in scratch; -1: it is all of its slot */
 };
 
-PLANE_DEVICE int64_t sum_place(int64_t begin, int64_t first, int chunk) { return 2 * (begin / chunk) + (begin == first); }
+PLANE_DEVICE int64_t sum_place(int64_t begin, int64_t first, int chunk) {
+  return 2 * (begin / chunk) + (begin == first);
+}
 
 /* the n-th part; a whole block calls. 0: none begins there, -1: nor after it */
 PLANE_DEVICE int sum_chunk(const plane &w, int64_t tasks, int64_t n, sum_part &part, int chunk = SUM_CHUNK) {
@@ -33,8 +35,8 @@ PLANE_DEVICE int sum_chunk(const plane &w, int64_t tasks, int64_t n, sum_part &p
 }
 
 /* element `cell` of the `cells` of a part; `at` is its place in the task */
-PLANE_DEVICE void sum_put(const plane &w, const sum_part &part, double *scratch, int64_t cell, int64_t cells, int64_t at,
-                          double value) {
+PLANE_DEVICE void sum_put(const plane &w, const sum_part &part, double *scratch, int64_t cell, int64_t cells,
+                          int64_t at, double value) {
   if (!w.data) return;
   if (part.place < 0) plane_put(w, plane_task(w, part.begin), at, value, w.add);
   else scratch[part.place * cells + cell] = value;
@@ -43,8 +45,8 @@ PLANE_DEVICE void sum_put(const plane &w, const sum_part &part, double *scratch,
 /* parts of slots that have several: `n` cells from cell `from` of `cells`, as rows of C columns */
 template <int LANES>
 static __global__ void __launch_bounds__(SUM_THREADS)
-    sum_parts(const __grid_constant__ plane w, const int64_t tasks, const int32_t C, const int64_t n, const int64_t from,
-              const int64_t cells, const int chunk, const double *scratch) {
+    sum_parts(const __grid_constant__ plane w, const int64_t tasks, const int32_t C, const int64_t n,
+              const int64_t from, const int64_t cells, const int chunk, const double *scratch) {
   __shared__ double partial[SUM_THREADS];
   const int t = (int)threadIdx.x, lane = t / 32;
   for (int64_t b = blockIdx.y; b < tasks; b += gridDim.y) {

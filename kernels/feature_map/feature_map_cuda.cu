@@ -170,8 +170,8 @@ PLANE_DEVICE float feature_rectify(const feature_job &a, const char *x, const pl
   return j < D ? (v > 0 ? feature_get(p, from, d) : 0.0f) : v < 0 ? -feature_get(p, from, d) : 0.0f;
 }
 /* the cotangent of r_j: as the left factor of y_e and as the right one of another */
-PLANE_DEVICE float feature_dpfp_back(const feature_job &a, const char *x, const plane &p, const char *from, const plane &q,
-                                     const char *g, int32_t j) {
+PLANE_DEVICE float feature_dpfp_back(const feature_job &a, const char *x, const plane &p, const char *from,
+                                     const plane &q, const char *g, int32_t j) {
   const int32_t n = 2 * a.rows.C;
   float         sum = 0;
   for (int32_t i = 0; i < a.nu; i++) {
@@ -201,7 +201,8 @@ static __global__ void __launch_bounds__(THREADS, 2) feature_dpfp(const __grid_c
         const int   j = v > 0 ? e : D + e;
         value = 0;
         if (v != 0) {
-          value = feature_dpfp_back(a, x, a.x, x, a.face == MICA_BACKWARD ? a.g : a.gt, a.face == MICA_BACKWARD ? g : gt, j);
+          value = feature_dpfp_back(a, x, a.x, x, a.face == MICA_BACKWARD ? a.g : a.gt,
+                                    a.face == MICA_BACKWARD ? g : gt, j);
           if (a.face == MICA_BACKWARD_JVP) value += feature_dpfp_back(a, x, a.xt, xt, a.g, g, j);
           if (v < 0) value = -value;
         }
@@ -222,7 +223,8 @@ static plane feature_plane(const mica_wire &w, const int32_t *offsets, int32_t &
 
 static mica_status feature_run(const char *name, int face, const mica_exec *exec, const void *args) {
   const mica_feature_map_args *a = static_cast<const mica_feature_map_args *>(args);
-  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, tangent = face == MICA_JVP || face == MICA_BACKWARD_JVP;
+  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP,
+             tangent = face == MICA_JVP || face == MICA_BACKWARD_JVP;
   feature_job job = {};
   job.offsets = a->x.offsets, job.T = (int32_t)a->T, job.H = (int32_t)a->H, job.F = (int32_t)a->F;
   job.nu = (int32_t)a->nu, job.map = (int32_t)a->map, job.face = face, job.eps = (float)a->eps;

@@ -1,5 +1,5 @@
-/* favor on CUDA: the directions are drawn anew into scratch, as feature_directions does, a block for each D of them, then
- * a warp does a head of a row */
+/* favor on CUDA: the directions are drawn anew into scratch, as feature_directions does, a block for each D of them,
+ * then a warp does a head of a row */
 #include "feature_map/feature_map_cuda_internal.cuh"
 
 enum { FAVOR_THREADS = 256, FAVOR_WARPS = 8 };
@@ -119,15 +119,18 @@ static __global__ void __launch_bounds__(THREADS, 2) favor_rows(const __grid_con
 
 /* ---- launchers ---- */
 
-mica_status feature_favor_cuda(const char *name, feature_job job, const mica_exec *exec, const mica_feature_map_args *a) {
-  const micak_philox_key key = micak_philox_key_of((uint64_t)a->seed, micak_hash_name("feature_map favor"), (uint64_t)a->D);
+mica_status feature_favor_cuda(const char *name, feature_job job, const mica_exec *exec,
+                               const mica_feature_map_args *a) {
+  const micak_philox_key key =
+      micak_philox_key_of((uint64_t)a->seed, micak_hash_name("feature_map favor"), (uint64_t)a->D);
   double *rows = static_cast<double *>(exec->scratch);
   float  *wt = reinterpret_cast<float *>(rows + a->F * a->D);
-  mica_status status = micak_launch("feature_map directions", favor_directions<FAVOR_THREADS>,
-                                    dim3(micak_blocks(a->F, a->D)), dim3(FAVOR_THREADS), 0, exec->stream, key, (int32_t)a->D,
-                                    (int32_t)a->F, rows, wt);
+  mica_status status =
+      micak_launch("feature_map directions", favor_directions<FAVOR_THREADS>, dim3(micak_blocks(a->F, a->D)),
+                   dim3(FAVOR_THREADS), 0, exec->stream, key, (int32_t)a->D, (int32_t)a->F, rows, wt);
   if (status < 0) return status;
   job.w = wt, job.rows.lanes = 32;
   const size_t dynamic = (size_t)(FAVOR_WARPS * (2 * a->D + a->F)) * sizeof(float);
-  return micak_launch(name, favor_rows<FAVOR_THREADS>, rows_grid(job.rows), dim3(FAVOR_THREADS), dynamic, exec->stream, job);
+  return micak_launch(name, favor_rows<FAVOR_THREADS>, rows_grid(job.rows), dim3(FAVOR_THREADS), dynamic, exec->stream,
+                      job);
 }

@@ -39,6 +39,7 @@ PLANE_DEVICE float feature_get(const plane &p, const char *row, int32_t i) {
   (void)x, (void)xt, (void)g, (void)gt, (void)out
 
 /* favor, and the directions drawn for it into scratch */
-mica_status feature_favor_cuda(const char *name, feature_job job, const mica_exec *exec, const mica_feature_map_args *a);
+mica_status feature_favor_cuda(const char *name, feature_job job, const mica_exec *exec,
+                               const mica_feature_map_args *a);
 
 #endif

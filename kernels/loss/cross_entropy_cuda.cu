@@ -20,7 +20,9 @@ PLANE_DEVICE int64_t ce_label(const ce_job &a, int64_t k, int32_t r) {
   const char *at = plane_task(a.label, k);
   return at ? plane_index(a.label, at, (int64_t)r * a.label.row) : 0;
 }
-PLANE_DEVICE float ce_at(const plane &p, const char *row, int64_t c) { return row ? plane_get(p, row, c * p.col) : 0.0f; }
+PLANE_DEVICE float ce_at(const plane &p, const char *row, int64_t c) {
+  return row ? plane_get(p, row, c * p.col) : 0.0f;
+}
 
 /* over a row, with e = lse - z: mass = sum tau, sum = sum tau e, and their tangents */
 struct ce_sums { float mass, sum, mass_t, sum_t; };
@@ -106,7 +108,8 @@ static __global__ void __launch_bounds__(THREADS, 2) ce_jvp(const __grid_constan
 }
 
 /* target's entry of the i-th column of four: the label's, or the soft one */
-PLANE_DEVICE float ce_tau(const ce_job &a, const rows_team &team, int64_t label, int32_t c, int i, const float (&tau)[4]) {
+PLANE_DEVICE float ce_tau(const ce_job &a, const rows_team &team, int64_t label, int32_t c, int i,
+                          const float (&tau)[4]) {
   return a.hard ? (c + i * team.gap == label ? 1.0f : 0.0f) : tau[i];
 }
 
@@ -177,7 +180,8 @@ static mica_status ce_run(const char *name, int face, const mica_exec *exec, con
   const mica_cross_entropy_args *a = static_cast<const mica_cross_entropy_args *>(args);
   static void (*const kernels[MICA_NFACE])(ce_job) = { ce_forward<ROWS_THREADS>, ce_backward<ROWS_THREADS>,
                                                        ce_jvp<ROWS_THREADS>, ce_backward_jvp<ROWS_THREADS> };
-  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, second = face == MICA_JVP || face == MICA_BACKWARD_JVP;
+  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP,
+             second = face == MICA_JVP || face == MICA_BACKWARD_JVP;
   if (!a->label.v.data == !a->target.v.data)
     return mica_error(MICA_ERR_INVALID, "cross_entropy: %s label and target given, expected exactly one",
                       a->label.v.data ? "both" : "neither");
@@ -212,9 +216,10 @@ static mica_status ce_run(const char *name, int face, const mica_exec *exec, con
   return micak_launch(name, kernels[face], rows_grid(job.rows), dim3(ROWS_THREADS), 0, exec->stream, job);
 }
 
-#define CE_FACE(face, FACE)                                                                                            \
-  extern "C" mica_status micak_cross_entropy_##face##_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) { \
-    return ce_run("cross_entropy " #face, FACE, exec, args);                                                           \
+#define CE_FACE(face, FACE)                                                                                   \
+  extern "C" mica_status micak_cross_entropy_##face##_cuda(const mica_exec *exec, const void *args, int64_t,  \
+                                                           int64_t) {                                         \
+    return ce_run("cross_entropy " #face, FACE, exec, args);                                                  \
   }
 CE_FACE(forward, MICA_FORWARD)
 CE_FACE(backward, MICA_BACKWARD)

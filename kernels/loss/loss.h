@@ -7,6 +7,7 @@
  *
  * pred, target, logits (B,R,C); label (B,R) index; weight (B,R), absent: ones; loss (B,R); saved lse (B,R), 0 in an
  * ignored row. cross_entropy takes exactly one of label and target; targets need not sum to one. rows may be packed.
+ * a label beyond the classes is an error that names task and row; on CUDA, where no status can tell, its row is NaN.
  * all first and mixed second derivatives: logits/pred, target, weight. local to a row; f32 sums on the CPU;
  * deterministic. outputs must not overlap inputs. cost of a forward: 3 (mse) or 6 B R C flop, 2 B R C elements moved.
  * worked example: logits (0, 0), label 0: loss log 2, logits.d (-1/2, 1/2). */

@@ -43,7 +43,8 @@ static __global__ void __launch_bounds__(THREADS, 2) mse_down(const __grid_const
     ROW(yt);
     float square, cross, weight = a.ones ? 1.0f : CELL(weight);
     mse_sums(a, team, x, y, xt, yt, second, square, cross);
-    const float value = second ? a.part * fmaf(CELL(weight_t), square, 2.0f * weight * cross) : weight * a.part * square;
+    const float value =
+        second ? a.part * fmaf(CELL(weight_t), square, 2.0f * weight * cross) : weight * a.part * square;
     rows_put_cell(team, walk, 0, a.out[0], value);
   }
 }
@@ -87,7 +88,8 @@ static __global__ void __launch_bounds__(THREADS, 2) mse_up(const __grid_constan
 
 static mica_status mse_run(const char *name, int face, const mica_exec *exec, const void *args) {
   const mica_mse_args *a = static_cast<const mica_mse_args *>(args);
-  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, second = face == MICA_JVP || face == MICA_BACKWARD_JVP;
+  const bool up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP,
+             second = face == MICA_JVP || face == MICA_BACKWARD_JVP;
   mse_job job = {};
   job.part = a->reduction == MICA_MSE_MEAN ? 1.0f / (float)a->C : 1.0f, job.ones = !a->weight.v.data;
   job.x = plane_rows(a->pred.v, a->pred.offsets), job.y = plane_rows(a->target.v, a->target.offsets);
@@ -112,8 +114,8 @@ static mica_status mse_run(const char *name, int face, const mica_exec *exec, co
   if (status >= 0) status = plane_check_task(name, a->R, a->C);
   if (status < 0) return status;
   job.rows = rows_of(a->B, a->R, a->C, a->pred.offsets, all, 6);
-  return micak_launch(name, up ? mse_up<ROWS_THREADS> : mse_down<ROWS_THREADS>, rows_grid(job.rows), dim3(ROWS_THREADS), 0,
-                      exec->stream, job, second);
+  return micak_launch(name, up ? mse_up<ROWS_THREADS> : mse_down<ROWS_THREADS>, rows_grid(job.rows), dim3(ROWS_THREADS),
+                      0, exec->stream, job, second);
 }
 
 #define MSE_FACE(face, FACE)                                                                                     \

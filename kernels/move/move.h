@@ -8,7 +8,8 @@
  * transpose    y[c,r] = x[r,c]; (B,R,C) -> (B,C,R), no packed rows
  *
  * packed rows: each port counts its own rows. concat by rows puts the rows of b after those that a's task has; in slice
- * a row that x does not have is zeros. an index out of range is MICA_ERR_INVALID from the kernel, naming task and row.
+ * a row that x does not have is zeros. an index out of range is MICA_ERR_INVALID from the kernel, naming task and row;
+ * on CUDA, where no status can tell, a row that it would fetch is NaN, and one that it would add is left out.
  * nothing rounds but the sums of scatter_add (and of gather's cotangent), in fp32, in the order of rows, then of tasks.
  * row-local: concat by columns, slice of whole rows from row 0 in steps of 1.
  * cost: one read and one write of each element. example: gather of ((1, 2), (3, 4)) by (1, -1, 1) is ((3, 4), (0, 0),

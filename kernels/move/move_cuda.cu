@@ -1,5 +1,5 @@
-/* concat, slice and transpose on CUDA: every output element is copied from one place or zero; gather and scatter_add are
- * in move_cuda_index.cu */
+/* concat, slice and transpose on CUDA: every output element is copied from one place or zero; gather and scatter_add
+ * are in move_cuda_index.cu */
 #include "common/cuda_plane.cuh"
 #include "move/move.h"
 
@@ -119,8 +119,8 @@ static mica_status move_run(const char *name, const move_job &job, const mica_ex
   const int64_t  items = (int64_t)job.rows * job.C / (four ? 4 : 1);
   const unsigned wide = plane_power(items, 8, MOVE_THREADS), tasks = MOVE_THREADS / wide;
   return micak_launch(name, four ? move_each<4> : move_each<1>,
-                      dim3(micak_blocks(items, wide), micak_task_blocks((job.B + tasks - 1) / tasks)), dim3(wide, tasks), 0,
-                      exec->stream, job);
+                      dim3(micak_blocks(items, wide), micak_task_blocks((job.B + tasks - 1) / tasks)),
+                      dim3(wide, tasks), 0, exec->stream, job);
 }
 static move_window move_whole(const mica_port &port, int face, int64_t rows, int64_t columns) {
   move_window w = {};
@@ -149,7 +149,8 @@ static mica_status concat_run(const char *name, int face, const mica_exec *exec,
     job.out = plane_rows(move_wire(port, face), port.offsets);
     job.window[0] = move_whole(a->y, face, a->R, job.C);
     if (k && along) job.window[0].from = (int32_t)a->Ca;
-    if (k && !along) job.window[0].other = a->a.offsets, job.window[0].other_rows = (int32_t)a->Ra, job.window[0].sign = 1;
+    if (k && !along)
+      job.window[0].other = a->a.offsets, job.window[0].other_rows = (int32_t)a->Ra, job.window[0].sign = 1;
     status = move_run(name, job, exec);
   }
   return status;

@@ -10,7 +10,8 @@ static mica_status index_run(const char *name, int face, bool scatter, const mic
   const mica_gather_args *a = static_cast<const mica_gather_args *>(args);
   const bool       up = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, pull = up == scatter;
   const mica_port &rows = scatter ? a->x : a->y, &table = scatter ? a->y : a->x;
-  const plane      r = plane_rows(index_wire(rows, face), rows.offsets), t = plane_rows(index_wire(table, face), table.offsets);
+  const plane r = plane_rows(index_wire(rows, face), rows.offsets),
+              t = plane_rows(index_wire(table, face), table.offsets);
   index_job        job = {};
   job.B = a->B, job.R = (int32_t)a->R, job.V = (int32_t)a->V, job.C = (int32_t)a->C, job.none = 1;
   job.offsets = a->index.offsets, job.table_offsets = table.offsets;

@@ -23,7 +23,8 @@ template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) norm_forward(const __grid_constant__ norm_job a) {
   ROWS_EACH(a, team)
   for (rows_walk<3> walk(a.rows, a.out, team); walk.any(); walk.next()) {
-    const char *x = plane_row(a.x, walk.k, team.r), *w = plane_row(a.w, walk.k, 0), *bias = plane_row(a.bias, walk.k, 0);
+    const char *x = plane_row(a.x, walk.k, team.r), *w = plane_row(a.w, walk.k, 0),
+               *bias = plane_row(a.bias, walk.k, 0);
     char *y = plane_row(a.out[0], walk.k, team.r);
     float mean = 0, sum[4] = {}, square[4] = {};
     if (a.centered) {
@@ -58,7 +59,8 @@ template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) norm_backward(const __grid_constant__ norm_job a) {
   ROWS_EACH(a, team)
   for (rows_walk<3> walk(a.rows, a.out, team); walk.any(); walk.next()) {
-    const char *x = plane_row(a.x, walk.k, team.r), *w = plane_row(a.w, walk.k, 0), *dy = plane_row(a.dy, walk.k, team.r);
+    const char *x = plane_row(a.x, walk.k, team.r), *w = plane_row(a.w, walk.k, 0),
+               *dy = plane_row(a.dy, walk.k, team.r);
     char *dx = plane_row(a.out[0], walk.k, team.r);
     const float mean = a.centered ? rows_cell(a.mean, walk.k, team.r) : 0, rstd = rows_cell(a.rstd, walk.k, team.r);
     float s1[4] = {}, s2[4] = {};
@@ -89,7 +91,8 @@ template <int THREADS>
 static __global__ void __launch_bounds__(THREADS, 2) norm_jvp(const __grid_constant__ norm_job a) {
   ROWS_EACH(a, team)
   for (rows_walk<3> walk(a.rows, a.out, team); walk.any(); walk.next()) {
-    const char *x = plane_row(a.x, walk.k, team.r), *xt = plane_row(a.xt, walk.k, team.r), *w = plane_row(a.w, walk.k, 0);
+    const char *x = plane_row(a.x, walk.k, team.r), *xt = plane_row(a.xt, walk.k, team.r),
+               *w = plane_row(a.w, walk.k, 0);
     const char *wt = plane_row(a.wt, walk.k, 0), *bias = plane_row(a.bias, walk.k, 0);
     char *yt = plane_row(a.out[0], walk.k, team.r);
     const float mean = a.centered ? rows_cell(a.mean, walk.k, team.r) : 0, rstd = rows_cell(a.rstd, walk.k, team.r);

@@ -20,7 +20,8 @@ struct norm_params_fn {
   }
 };
 
-mica_status norm_params_cuda(const char *name, int face, bool centered, const mica_exec *exec, const mica_norm_args *a) {
+mica_status norm_params_cuda(const char *name, int face, bool centered, const mica_exec *exec,
+                             const mica_norm_args *a) {
   const bool second = face == MICA_BACKWARD_JVP;
   map_job<norm_params_fn> job = {};
   job.B = a->B, job.R = (int32_t)a->R, job.C = (int32_t)a->C, job.offsets = a->x.offsets;

@@ -77,7 +77,8 @@ static __global__ void __launch_bounds__(THREADS, 2) rotary_turn(const __grid_co
         float        x = 0, y = 0;
         if (in) {
           const int64_t at = (int64_t)row[own].r * job.in.row + (int64_t)h * job.in_head;
-          x = plane_get(job.in, in, at + (int64_t)p * job.in.col), y = plane_get(job.in, in, at + (int64_t)q * job.in.col);
+          x = plane_get(job.in, in, at + (int64_t)p * job.in.col),
+          y = plane_get(job.in, in, at + (int64_t)q * job.in.col);
         }
         const int64_t at = (int64_t)row[own].r * job.out.row + (int64_t)h * job.out_head;
         plane_put(job.out, out, at + (int64_t)p * job.out.col, (double)(x * a.x - y * s), job.out.add || j > 0);
@@ -110,8 +111,8 @@ static mica_status rotary_run(const char *name, const mica_port &from, const mic
   const int64_t pairs = a->H * (a->D / 2);
   job.rows = pairs >= 1024 ? 1 : pairs <= 1024 / ROTARY_MOST_ROWS ? ROTARY_MOST_ROWS : (int32_t)(1024 / pairs);
   const size_t dynamic = (size_t)job.half * (sizeof(double) + (size_t)job.rows * sizeof(float2));
-  return micak_launch(name, rotary_turn<ROTARY_THREADS>, dim3(micak_blocks(a->B * a->R, job.rows)), dim3(ROTARY_THREADS),
-                      dynamic, exec->stream, job);
+  return micak_launch(name, rotary_turn<ROTARY_THREADS>, dim3(micak_blocks(a->B * a->R, job.rows)),
+                      dim3(ROTARY_THREADS), dynamic, exec->stream, job);
 }
 
 #define ROTARY_FACE(face, from, to, wire, sign)                                                                      \

@@ -41,7 +41,8 @@ static __global__ void __launch_bounds__(THREADS, 2) softmax_forward(const __gri
 /* softmax: p (g - sum p g), backward and, the Jacobian being symmetric, jvp. log_softmax: g - e^y sum g, or, `down`,
  * g - sum e^y g */
 template <int THREADS>
-static __global__ void __launch_bounds__(THREADS, 2) softmax_linear(const __grid_constant__ softmax_job a, const int down) {
+static __global__ void __launch_bounds__(THREADS, 2)
+    softmax_linear(const __grid_constant__ softmax_job a, const int down) {
   ROWS_EACH(a, team)
   for (rows_walk<1> walk(a.rows, a.out, team); walk.any(); walk.next()) {
     ROW(y);
@@ -118,7 +119,8 @@ static mica_status softmax_run(const char *name, int face, bool log, const mica_
   job.rows = rows_of(a->B, a->R, a->C, a->x.offsets, all, 6);
   const dim3 grid = rows_grid(job.rows), block(ROWS_THREADS);
   if (face == MICA_FORWARD) return micak_launch(name, softmax_forward<ROWS_THREADS>, grid, block, 0, exec->stream, job);
-  if (face == MICA_BACKWARD_JVP) return micak_launch(name, softmax_hvp<ROWS_THREADS>, grid, block, 0, exec->stream, job);
+  if (face == MICA_BACKWARD_JVP)
+    return micak_launch(name, softmax_hvp<ROWS_THREADS>, grid, block, 0, exec->stream, job);
   return micak_launch(name, softmax_linear<ROWS_THREADS>, grid, block, 0, exec->stream, job, face == MICA_JVP);
 }
 
