@@ -196,8 +196,8 @@ PLANE_DEVICE void map_sum_columns(const map_job<F> &job, const F &f) {
 /* an output (B,1,C) or (B,1,1): blocks of (N columns, lanes over the rows) for a chunk of tasks; in MAP_ALL lanes over
  * all elements. the rows of a chunk are counted through, so that short tasks keep all lanes busy */
 template <class F, int N>
-static __global__ void __launch_bounds__(MAP_THREADS, 2) map_sum(const __grid_constant__ map_job<F> job, const F f,
-                                                                 const int mode, double *scratch) {
+static __global__ void __launch_bounds__(MAP_THREADS, F::INPUTS > 7 ? 1 : 2)
+    map_sum(const __grid_constant__ map_job<F> job, const F f, const int mode, double *scratch) {
   __shared__ double partial[MAP_THREADS];
   if (mode == MAP_COLUMNS) {
     map_sum_columns(job, f);
