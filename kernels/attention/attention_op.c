@@ -1,6 +1,7 @@
 /* table of attention */
 #include "attention/attention_internal.h"
 #include "common/cases.h"
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 
@@ -132,12 +133,21 @@ CPU_DISPATCH(attention_backward)
 CPU_DISPATCH(attention_jvp)
 CPU_DISPATCH(attention_backward_jvp)
 REF_PROTOS(attention);
+CUDA_PROTOS(attention)
+#ifdef MICA_HAVE_CUDA
+void micak_attention_backward_cuda_split(const void *args, mica_split *split);
+void micak_attention_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel attention_kernels[] = {
   REF_KERNELS(attention),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_attention_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_attention_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_attention_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_attention_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(attention, MICA_F32, NULL, micak_attention_backward_cuda_split, NULL,
+                    micak_attention_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(attention, MICA_BF16, NULL, micak_attention_backward_cuda_split, NULL,
+                    micak_attention_backward_jvp_cuda_split)
 };
 
 #define NO_BIAS " bias=none slopes=none"
