@@ -1,11 +1,12 @@
 /* attention's jvp on CUDA, in one pass over the keys. with the saved lse p is known at once; lse. is not, so the sums
  * run over s. - r, r the mean of s. over the row's first tile of keys, and the rest is taken off at the end:
- *   lse. = r + w,  w = sum p (s. - r)      o. = sum p (s. - r) v + p v.  - w o
+ *   lse. = r + w,  w = sum p (s. - r) + r (sum p - 1)      o. = sum p (s. - r) v + p v.  - w o
+ * where sum p is 1 but for what rounding left of the saved lse, in bf16 much.
  * r keeps w small: nothing is lost by the difference however large s. is. */
 #include "attention/attention_tile.cuh"
 
 template <class C, int COLS>
-static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, COLS>())
+static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, 128>())
     attention_jvp(const __grid_constant__ attn_job job) {
   enum { N = COLS / (4 * C::RX), P_LD = C::P_LD };
   const mica_attention_args &a = job.a;
@@ -29,12 +30,12 @@ static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, COLS>())
     const int64_t v_at = attn_place(a.v.v, vo, b, g), vt_at = attn_place(a.v.t, vo, b, g);
     const int64_t saved = wire_place(a.lse.v, lo, b);
     const int     tiles = (x.S + C::BN - 1) / C::BN;
-    float acc[C::TM][4 * N], o[C::TM][4 * N], lse[C::TM], r[C::TM], sum[C::TM];
+    float acc[C::TM][4 * N], o[C::TM][4 * N], lse[C::TM], r[C::TM], sum[C::TM], total[C::TM];
     bool  known[C::TM];
 #pragma unroll
     for (int i = 0; i < C::TM; i++) {
       const int row = i0 + ly + C::RY * i;
-      r[i] = sum[i] = 0, known[i] = false;
+      r[i] = sum[i] = total[i] = 0, known[i] = false;
       lse[i] = saved >= 0 && row < x.T ? wire_get(a.lse.v, saved + row * a.lse.v.stride[0] + h * a.lse.v.stride[1]) : 0;
 #pragma unroll
       for (int c = 0; c < 4 * N; c++) acc[i][c] = o[i][c] = 0;
@@ -79,6 +80,7 @@ static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, COLS>())
           mass += s[i][n], mean = fmaf(s[i][n], st[i][n], mean);
         }
         mass = attn_row_sum<C>(mass), mean = attn_row_sum<C>(mean);
+        total[i] += mass;
         if (!known[i] && mass > 0) known[i] = true, r[i] = mean / mass;
 #pragma unroll
         for (int n = 0; n < C::TN; n++) {
@@ -99,7 +101,7 @@ static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, COLS>())
 #pragma unroll
     for (int i = 0; i < C::TM; i++) {
       const int   row = i0 + ly + C::RY * i;
-      const float all = attn_row_sum<C>(sum[i]);
+      const float all = fmaf(r[i], total[i] - 1.0f, attn_row_sum<C>(sum[i]));
       if (row >= x.T) continue;
 #pragma unroll
       for (int c = 0; c < 4 * N; c++) acc[i][c] = fmaf(-all, o[i][c], acc[i][c]);
