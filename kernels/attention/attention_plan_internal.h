@@ -204,7 +204,7 @@ static inline head_view bias_view(const mica_wire *w, int64_t b, int64_t h) {
 }
 static inline vf distances(const block_plan *p, int s, int64_t j) { return v_abs(own_keys(p, s) - (float)j); }
 
-/* P += sign bias - slope distance, and -inf where the block mask hides; v: values (or, without `hides`, tangents) */
+/* P += bias - slope distance and, with `hides`, -inf where the block mask hides; tangents come without */
 static inline void add_terms(const block_plan *p, const head_view *bias, float slope, int hides, float *P) {
   const mica_attention_args *a = p->a;
   const micak_index_row none = { NULL, 0, 0 };
