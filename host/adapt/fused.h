@@ -4,6 +4,7 @@
 #define MICAH_ADAPT_FUSED_H
 
 #include "adapt/adapt.h"
+#include "linear/linear.h"
 #include "mlp/mlp_loop.h"
 
 /* gradient descent on a multilayer perceptron with a mean squared error: values of the step program; -1: none */

@@ -12,12 +12,12 @@
 #ifndef MICA_KERNELS_MLP_LOOP_H
 #define MICA_KERNELS_MLP_LOOP_H
 
-#include "linear/linear.h"
+#include "mica/op.h"
 
 enum { MICAK_MLP_LAYERS = 4, MICAK_MLP_WIDTH = 128, MICAK_MLP_PARAMS = 2 * MICAK_MLP_LAYERS };
 
 typedef struct micak_mlp_loop {
-  int32_t        layers, act;    /* act: MICA_ACT_RELU, _TANH or _SIGMOID, of all layers but the last */
+  int32_t        layers, act;    /* act: MICA_ACT_RELU, _TANH or _SIGMOID (linear.h), of all layers but the last */
   int32_t        first_order;    /* 1: backward leaves out H */
   int64_t        width[MICAK_MLP_LAYERS + 1]; /* inputs, hidden ..., outputs */
   int64_t        B, R, steps, stop; /* backward: steps - 1 down to stop */

@@ -3,6 +3,7 @@
 #define MICA_KERNELS_MLP_LOOP_INTERNAL_H
 
 #include "common/rows.h"
+#include "linear/linear.h"
 #include "mlp/mlp_loop.h"
 
 enum { MLP_LANES = 16 }; /* columns are rounded up to this in every instruction set */
