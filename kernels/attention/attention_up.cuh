@@ -202,6 +202,7 @@ static __global__ void __launch_bounds__(C::THREADS, HVP || COLS > 64 ? 1 : 2)
     if (j0 >= S && !job.whole) continue;
     attn_sync<C::GROUP>();
     attn_load_keys<C, HVP>(job, u, b, g, S, j0, t);
+    ptx_copy_commit();                       /* waited for at the end even where no row meets these keys */
     for (int h = h0; h < h1; h++) {
       const attn_head x = attn_enter(a, b, h);
       const bool      want_sums = job.sums && job.whole && col0 == 0;

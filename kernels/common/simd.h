@@ -33,6 +33,7 @@ enum { VW = 4 };
 
 typedef float   vf __attribute__((vector_size(4 * VW)));
 typedef int32_t vi __attribute__((vector_size(4 * VW)));
+typedef uint32_t vu __attribute__((vector_size(4 * VW)));
 #if defined(MICAK_ISA_AVX512)
 typedef __mmask16 vm;
 #else
@@ -44,6 +45,9 @@ typedef float vf_loose __attribute__((vector_size(4 * VW), aligned(4), may_alias
 
 static inline vf v_set1(float x) { return x - (vf){ 0 }; }
 static inline vi vi_set1(int32_t x) { return x - (vi){ 0 }; }
+/* sums and shifts of a number's bits wrap: what they give for a NaN is thrown away */
+static inline vi vi_add(vi a, vi b) { return (vi)((vu)a + (vu)b); }
+static inline vi vi_shift(vi a, int n) { return (vi)((vu)a << n); }
 static inline vf v_zero(void) { return (vf){ 0 }; }
 static inline vi v_bits(vf x) { return (vi)x; }
 static inline vf v_from_bits(vi x) { return (vf)x; }
@@ -206,11 +210,11 @@ static inline float v_max_lane(vf x) {
 /* nearest integer to x, |x| < 2^22, as float; *n gets it as int. ties to even. */
 static inline vf v_round(vf x, vi *n) {
   vf shifted = x + 12582912.0f; /* 1.5 * 2^23: the integer stands in the low bits */
-  *n = (vi)shifted - vi_set1(0x4b400000);
+  *n = vi_add((vi)shifted, vi_set1(-0x4b400000));
   return shifted - 12582912.0f;
 }
 /* 2^n for -126 <= n <= 127 */
-static inline vf v_pow2(vi n) { return (vf)((n + 127) << 23); }
+static inline vf v_pow2(vi n) { return (vf)vi_shift(vi_add(n, vi_set1(127)), 23); }
 
 /* ---- exp, expm1 ---- */
 
@@ -242,14 +246,14 @@ static inline vf v_exp_low(vf x) {
   vi n;
   vf r = v_reduce_exp(v_max(v_set1(-87.0f), x), &n);
   vf p = v_fma(v_exp_poly(r), r * r, r) + 1.0f;
-  return v_select(v_lt(x, v_set1(-87.0f)), v_zero(), (vf)((vi)p + (n << 23)));
+  return v_select(v_lt(x, v_set1(-87.0f)), v_zero(), (vf)vi_add((vi)p, vi_shift(n, 23)));
 }
 /* e^x - 1 */
 static inline vf v_expm1(vf x) {
   vi n;
   vf r = v_reduce_exp(v_min(v_set1(89.0f), v_max(v_set1(-20.0f), x)), &n);
   vf e = v_fma(v_exp_poly(r), r * r, r);
-  vf s = v_pow2(n - 1); /* half the factor: 2^128 has no float */
+  vf s = v_pow2(vi_add(n, vi_set1(-1))); /* half the factor: 2^128 has no float */
   vf y = v_fma(e, s, s - 0.5f);
   return v_select(v_lt(v_abs(x), v_set1(0.34f)), e, y + y);
 }
@@ -260,7 +264,7 @@ static inline vf v_expm1(vf x) {
 static inline vf v_log(vf x) {
   vm tiny = v_lt(x, v_set1(1.17549435e-38f));
   vf up = v_select(tiny, x * 8388608.0f, x);
-  vi bits = (vi)up + vi_set1(0x3f800000 - 0x3f3504f3); /* mantissa in [sqrt 1/2, sqrt 2) */
+  vi bits = vi_add((vi)up, vi_set1(0x3f800000 - 0x3f3504f3)); /* mantissa in [sqrt 1/2, sqrt 2) */
   vf e = __builtin_convertvector((bits >> 23) - 127, vf) - v_keep(tiny, v_set1(23.0f));
   vf f = (vf)((bits & vi_set1(0x007fffff)) + vi_set1(0x3f3504f3)) - 1.0f;
   vf p = v_set1(6.757570803e-02f), z = f * f;
@@ -368,7 +372,7 @@ static inline vf v_turn(vf r, vi n) {
   vf c = v_fma(v_set1(2.442568075e-05f), z, v_set1(-1.388725126e-03f));
   c = v_fma(v_fma(c, z, v_set1(4.166664556e-02f)) * z, z, v_fma(v_set1(-0.5f), z, v_set1(1.0f)));
   vf y = v_select(vi_true(n & 1), c, s);
-  return (vf)((vi)y ^ ((n & 2) << 30));
+  return (vf)((vi)y ^ vi_shift(n & 2, 30));
 }
 /* beyond |x| = 8192 (and for NaN) a lane goes to libm. error 2 ulp of the result, or 2^-30 near a zero of large x */
 static inline vf v_sin(vf x) {
@@ -385,7 +389,7 @@ static inline vf v_sin(vf x) {
 static inline vf v_cos(vf x) {
   vi n;
   vf r = v_reduce_turn(x, &n);
-  vf y = v_turn(r, n + 1);
+  vf y = v_turn(r, vi_add(n, vi_set1(1)));
   vm near = v_le(v_abs(x), v_set1(8192.0f));
   if (vm_any(vm_not(near))) {
     for (int i = 0; i < VW; i++)
