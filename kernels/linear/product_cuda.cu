@@ -32,9 +32,11 @@ static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 128 ? 3 : 512
     if (job.span && job.partial)
       chunks = (int)product_chunks(job.K.offsets ? job.K.offsets[end] - job.K.offsets[b]
                                                  : (int64_t)(end - b) * job.K.longest);
-    /* one turn for all tasks of the group (their products are one sum); with an activation one for each */
+    /* rows of all tasks of the group are one sum; else a turn for each task, whose product is rounded by itself */
+    const bool each = LINEAR || !job.span;
+    if (each && blockIdx.z) continue;
     int k = b;
-    for (int turn = (int)blockIdx.z; LINEAR ? k < end : turn < chunks; LINEAR ? k++ : turn += (int)gridDim.z) {
+    for (int turn = (int)blockIdx.z; each ? k < end : turn < chunks; each ? k++ : turn += (int)gridDim.z) {
       const int M = (int)product_count(job.M, k), N = (int)product_count(job.N, k);
       if (i0 >= M || j0 >= N) continue;
       float acc[4 * S::A][4 * S::B], a[S::ROWS * S::TERMS / S::THREADS], x[S::COLS * S::TERMS / S::THREADS];
@@ -45,7 +47,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 128 ? 3 : 512
       const bool want_sum = !LINEAR && job.sum.data && j0 == 0;
       if (want_sum)
         for (int row = (int)threadIdx.x; row < S::ROWS; row += S::THREADS) sums[row] = 0;
-      product_walk<float, S::TERMS> walk(job, k, LINEAR ? k + 1 : end, turn);
+      product_walk<float, S::TERMS> walk(job, k, each ? k + 1 : end, turn);
       /* a step's operands come from memory while the step before is multiplied; the first turn multiplies nothing */
       for (int step = -1, of = 0;; step++) {
         const float *tile = memory + (step & 1) * BUFFER;
@@ -76,7 +78,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 128 ? 3 : 512
       float *partial = chunks > 1 ? product_partial(job, b, turn) : NULL;
       for (int row = (int)threadIdx.x; want_sum && row < S::ROWS && i0 + row < M; row += S::THREADS) {
         if (partial) partial[(int64_t)M * N + i0 + row] = sums[row];
-        else product_save_sum(job, b, i0 + row, sums[row]);
+        else product_save_sum(job, b, i0 + row, sums[row], k > b);
       }
       const int64_t place = job.sum_only ? -1 : wire_place(job.out, job.out_offsets, k);
       const bool    add = (job.out.flags & MICA_ADD) || k > b;

@@ -82,7 +82,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 256 ? 1 : 512
       float *partial = chunks > 1 ? product_partial(job, b, turn) : NULL;
       for (int r = (int)threadIdx.x; want_sum && r < S::ROWS && i0 + r < M; r += S::THREADS) {
         if (partial) partial[(int64_t)M * N + i0 + r] = sums[r];
-        else product_save_sum(job, b, i0 + r, sums[r]);
+        else product_save_sum(job, b, i0 + r, sums[r], false);
       }
       const int64_t place = job.sum_only ? -1 : wire_place(job.out, job.out_offsets, k);
       const bool    add = (job.out.flags & MICA_ADD) || k > b;

@@ -91,9 +91,10 @@ static __device__ __forceinline__ void product_slab_partial(float *to, int64_t N
 }
 
 /* the vector that rides along: of the group's first task */
-static __device__ __forceinline__ void product_save_sum(const product_job &job, int64_t b, int64_t i, float value) {
+static __device__ __forceinline__ void product_save_sum(const product_job &job, int64_t b, int64_t i, float value,
+                                                        bool more) {
   int64_t place = wire_place(job.sum, NULL, b);
-  if (place >= 0) wire_put(job.sum, place + i * job.sum.stride[0], value, (job.sum.flags & MICA_ADD) != 0);
+  if (place >= 0) wire_put(job.sum, place + i * job.sum.stride[0], value, more || (job.sum.flags & MICA_ADD) != 0);
 }
 
 enum { PRODUCT_REDUCE_THREADS = 256 };
@@ -114,7 +115,7 @@ static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
       if (e < size)
         wire_put(job.out, place + e / job.N.longest * job.out_row + e % job.N.longest * job.out_col, sum,
                     (job.out.flags & MICA_ADD) != 0);
-      else product_save_sum(job, b, e - size, sum);
+      else product_save_sum(job, b, e - size, sum, false);
     }
   }
 }
