@@ -18,33 +18,36 @@ static mica_status no_memory(void) { return mica_error(MICA_ERR_MEMORY, "no memo
 
 /* ---- opening ---- */
 
-/* two trainers in one folder would mix their files */
+/* two trainers in one folder would mix their files. the kernel drops the lock with the process, however it ends; the file
+ * stays, for one that is deleted could be locked twice. */
 static mica_status lock_folder(micah_run_folder *f) {
   char *path = micah_path_join(f->path, "lock");
   if (!path) return no_memory();
   mica_status status = MICA_OK;
   f->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (f->lock < 0) status = mica_error(MICA_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-  else if (flock(f->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    status = mica_error(MICA_ERR_STATE, "%s: another process is training in this run folder", f->path);
+  else if (flock(f->lock, LOCK_EX | LOCK_NB) != 0)
+    status = errno == EWOULDBLOCK
+                 ? mica_error(MICA_ERR_STATE,
+                              "%s: another process is training in this run folder; stop it (Ctrl-C saves) and go on with "
+                              "--resume %s, or choose another folder",
+                              f->path, f->path)
+                 : mica_error(MICA_ERR_IO, "%s: cannot lock: %s; choose a folder on a file system with locks", path,
+                              strerror(errno));
   free(path);
   return status;
 }
 
+/* looked at under the lock: of two that start at once, one is told of the other */
 static mica_status open_new(micah_run_folder *f, const char *config) {
   if (micah_path_kind(config) != MICAH_PATH_NONE)
     return mica_error(MICA_ERR_STATE, "%s: already holds a run; go on with it (--resume %s) or choose another folder",
                       f->path, f->path);
-  mica_status status = micah_path_mkdirs(f->checkpoints);
-  if (status >= 0) status = lock_folder(f);
-  if (status >= 0) status = micah_config_write(f->job->config, config);
-  return status;
+  return micah_config_write(f->job->config, config);
 }
 
 static mica_status open_old(micah_run_folder *f) {
-  mica_status status = micah_path_mkdirs(f->checkpoints);
-  if (status >= 0) status = lock_folder(f);
-  if (status >= 0) status = micah_file_sweep(f->path);
+  mica_status status = micah_file_sweep(f->path);
   if (status >= 0) status = micah_file_sweep(f->checkpoints);
   return status;
 }
@@ -61,6 +64,8 @@ mica_status micah_run_folder_open(const micah_job *job, int resume, micah_run_fo
   char *config = micah_path_join(job->run, "config.yaml");
   mica_status status = MICA_OK;
   if (!f->path || !f->metrics || !f->last || !f->checkpoints || !config) status = no_memory();
+  if (status >= 0) status = micah_path_mkdirs(f->checkpoints);
+  if (status >= 0) status = lock_folder(f);
   if (status >= 0) status = resume ? open_old(f) : open_new(f, config);
   /* hashed as written, so that a resumed run sees the same text */
   micah_config *written = NULL;

@@ -46,13 +46,50 @@ class Resume(Case):
             steps = [line["step"] for line in self.metrics(run)]
             self.assertEqual(steps, list(range(1, 151)), "metrics have every step once")
 
-    def test_interrupt_saves(self):
-        run = self.path("stopped")
+    def long_run(self, run):
+        """a run that goes on until it is stopped; its first step is done"""
         process = subprocess.Popen([MICA, "train", self.config, "--out", run, "--quiet", "steps=100000"],
                                    stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not os.path.exists(os.path.join(run, "metrics.jsonl")):
             time.sleep(0.02)
+        return process
+
+    def test_two_in_one_folder(self):
+        """the second is refused and touches nothing; after SIGKILL of the first the folder is free"""
+        run = self.path("shared")
+        process = self.long_run(run)
+        for arguments in ([self.config, "--out", run], ["--resume", run]):
+            _, err = self.mica("train", *arguments, "--quiet", "steps=100000", code=3)
+            for words in (run, "another process is training", "--resume"):
+                self.assertIn(words, err)
+        self.assertIsNone(process.poll(), "the first trains on")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, err = self.mica("train", self.config, "--out", run, "--quiet", code=3)
+        self.assertIn("already holds a run", err)
+        process = subprocess.Popen([MICA, "train", "--resume", run, "--quiet"], stderr=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 9, err)
+        steps = [line["step"] for line in self.metrics("shared")]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)), "metrics have every step once")
+
+    def test_started_at_once(self):
+        """of several that start together in a new folder one trains"""
+        run = self.path("race")
+        processes = [subprocess.Popen([MICA, "train", self.config, "--out", run, "--quiet", *self.settings],
+                                      stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        errors = [p.communicate(timeout=300)[1] for p in processes]
+        self.assertEqual(sorted(p.returncode for p in processes), [0, 3, 3, 3], errors)
+        self.assertEqual(self.train("alone"), self.bytes("race", "last.safetensors"))
+
+    def test_interrupt_saves(self):
+        run = self.path("stopped")
+        process = self.long_run(run)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
