@@ -12,6 +12,7 @@ examples:
 import argparse
 import fnmatch
 import json
+import math
 import os
 import platform
 import statistics
@@ -96,7 +97,7 @@ def start_peers(args, work, job, file, threads, micro, folder, forms, check, exa
             continue
         try:
             process = Process([sys.executable, HERE + "/worker.py", "--workload", work.name, "--form", form, "--job", job,
-                               "--file", file, "--threads", str(threads), "--micro", str(micro)])
+                               "--file", file, "--threads", str(threads), "--micro", str(micro), "--device", args.device])
             errors[form] = check(saved(process, folder), exact)
             processes[form] = process
         except Ended as failure:
@@ -132,7 +133,7 @@ def row(times, memory, error, extra):
 
 
 def measure_job(args, work, threads, folder):
-    overrides = SAME_WORK + list(work.settings) + [f"threads={threads}", "steps=100000"] + args.set
+    overrides = SAME_WORK + list(work.settings) + [f"threads={threads}", "steps=100000", f"device={args.device}"] + args.set
     grad = os.path.join(folder, "grad.safetensors")
     subprocess.run([args.bin + "/mica", "grad", work.recipe, "--out", grad] + overrides, check=True, cwd=ROOT,
                    stdout=subprocess.DEVNULL)
@@ -150,7 +151,8 @@ def measure_job(args, work, threads, folder):
     rows = {}
     for name, process in processes.items():
         memory = process.ask("memory")
-        rows[name] = row(times[name], memory, errors[name], memory["peak"] - memory["base"] - work.bytes_a_param * info["params"])
+        extra = memory["peak"] - memory["base"] - work.bytes_a_param * info["params"]
+        rows[name] = row(times[name], memory, errors[name], extra if args.device == "cpu" else float("nan"))  # the host's
         process.close()
     title = f"{work.recipe}, launches of {info['launch_tasks']} tasks{', peers micro-batched alike' if args.micro else ''}"
     return rows, title
@@ -227,9 +229,11 @@ def report(figures, name, job, threads, rows, title, micro):
     if "mica" in rows and peers:
         fastest = min(peers, key=lambda form: peers[form]["median_ms"])
         leanest = min(peers, key=lambda form: peers[form]["extra_mib"])
-        print(f"  mica is {peers[fastest]['median_ms'] / rows['mica']['median_ms']:.2f} x the fastest peer ({fastest}); its extra "
-              f"memory is {rows['mica']['extra_mib'] / max(peers[fastest]['extra_mib'], 1e-3):.2f} of that peer's, "
-              f"{rows['mica']['extra_mib'] / max(peers[leanest]['extra_mib'], 1e-3):.2f} of the leanest's ({leanest})")
+        text = f"  mica is {peers[fastest]['median_ms'] / rows['mica']['median_ms']:.2f} x the fastest peer ({fastest})"
+        if not math.isnan(rows["mica"]["extra_mib"]):
+            text += (f"; its extra memory is {rows['mica']['extra_mib'] / max(peers[fastest]['extra_mib'], 1e-3):.2f} of that "
+                     f"peer's, {rows['mica']['extra_mib'] / max(peers[leanest]['extra_mib'], 1e-3):.2f} of the leanest's ({leanest})")
+        print(text)
     sys.stdout.flush()
 
 
@@ -243,6 +247,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.15, help="of one form in one round; at least one step")
     parser.add_argument("--forms", nargs="+", help="only these peers; * and ? may be used")
     parser.add_argument("--jobs", nargs="+", choices=["gradient", "hvp"], help="of single operations; default: as the workload says")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: whole jobs on a GPU (--bin build/cuda/bin)")
     parser.add_argument("--micro", action="store_true", help="peers micro-batched as mica's launches (for memory)")
     parser.add_argument("--bin", default=ROOT + "/build/release/bin")
     parser.add_argument("--set", nargs="*", default=[], help="more overrides of a whole job, KEY=VALUE")
@@ -257,6 +262,8 @@ def main():
     if not chosen:
         parser.error(f"no workload '{' '.join(args.workload)}'; there are {' '.join(works)}")
     from importlib.metadata import version
+    if args.device == "cuda" and any(isinstance(works[name], workload.Op) for name in chosen):
+        parser.error("--device cuda runs whole jobs; bench_ops --backend cuda times single operations")
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     machine = (f"{cpu}, {os.cpu_count()} cores; torch {version('torch')}, jax {version('jax')}, Python {platform.python_version()}")
     print(machine)

@@ -62,7 +62,7 @@ def load(path, dtype, device="cpu"):
     from safetensors import safe_open
     with safe_open(path, "pt") as f:
         meta = f.metadata()
-        raw = {k: f.get_tensor(k) for k in f.keys()}
+        raw = {k: f.get_tensor(k).to(device) for k in f.keys()}
     p = {k[5:]: v.to(dtype) for k, v in raw.items() if k.startswith("init/")}
     tasks = raw["loss"].shape[0]
     data = {}
@@ -79,4 +79,4 @@ def load(path, dtype, device="cpu"):
 
 
 def total_weight(data):
-    return data["weight"].sum() if "weight" in data else torch.tensor(float(data["target"].numel()))
+    return data["weight"].sum() if "weight" in data else torch.tensor(float(data["target"].numel()), device=data["target"].device)

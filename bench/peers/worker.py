@@ -17,8 +17,12 @@ def status_bytes(name):
     return 0
 
 
-def start_library(form, threads):
+def start_library(form, threads, device):
     """imports and a first small product, so that what libraries keep for themselves is not counted as the job's"""
+    if device == "cuda":
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    elif form.startswith("jax"):
+        os.environ["JAX_PLATFORMS"] = "cpu"
     if form.startswith("jax"):
         # XLA takes its threads from the cores it may run on
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -28,13 +32,13 @@ def start_library(form, threads):
     else:
         import torch
         torch.set_num_threads(threads)
-        a = torch.ones(64, 64, requires_grad=True)
+        a = torch.ones(64, 64, requires_grad=True, device=device)
         (a @ a).sum().backward()
 
 
 def job_steps(job, args):
     base = status_bytes("VmRSS:")
-    step, gradient = job.forms[args.form](args.file, args.threads, args.micro)
+    step, gradient = job.forms[args.form](args.file, args.threads, args.micro, *(["cuda"] if args.device == "cuda" else []))
     return base, step, gradient
 
 
@@ -67,8 +71,9 @@ def main():
     parser.add_argument("--file", required=True, help="output of mica grad, or ports of an operation")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--micro", type=int, default=0, help="tasks a micro-batch; 0: all at once")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     args = parser.parse_args()
-    start_library(args.form, args.threads)
+    start_library(args.form, args.threads, args.device)
     work = workload.load()[args.workload]
     base, step, gradient = (job_steps if isinstance(work, workload.Job) else op_steps)(work, args)
     print(json.dumps({"ready": True}), flush=True)

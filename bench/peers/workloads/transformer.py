@@ -2,17 +2,19 @@
 from workload import Job
 
 
-def build_torch(path, threads, micro, compiled=False):
+def build_torch(path, threads, micro, device="cpu", compiled=False):
     import torch
     import transformer_torch as model
-    p, data, s, _ = model.load(path, torch.float32)
+    p, data, s, _ = model.load(path, torch.float32, device)
     for t in p.values():
         t.requires_grad_(True)
     groups = [{"params": [t for t in p.values() if t.dim() > 1], "weight_decay": s["decay"]},
               {"params": [t for t in p.values() if t.dim() <= 1], "weight_decay": 0.0}]
     opt = torch.optim.AdamW(groups, lr=s["lr"], betas=(s["beta1"], s["beta2"]), eps=s["opt_eps"], fused=True)
     total = model.total_weight(data)
-    loss_fn = torch.compile(model.mean_loss) if compiled else model.mean_loss
+    # on a GPU launches cost more than small kernels: its best form replays CUDA graphs
+    mode = "reduce-overhead" if device == "cuda" else "default"
+    loss_fn = torch.compile(model.mean_loss, mode=mode) if compiled else model.mean_loss
     tasks = data["target"].shape[0]
     micro = micro or tasks
     chunks = [{k: v[i:i + micro] for k, v in data.items()} for i in range(0, tasks, micro)]
@@ -26,16 +28,19 @@ def build_torch(path, threads, micro, compiled=False):
     def step():
         gradient()
         opt.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    return step, lambda: {k: v.double().numpy() for k, v in gradient().items()}
+    return step, lambda: {k: v.double().cpu().numpy() for k, v in gradient().items()}
 
 
-def build_jax(path, threads, micro):
+def build_jax(path, threads, micro, device="cpu"):
     import jax
     import numpy as np
     import torch
     import transformer_jax as model
     import transformer_torch
+    jax.config.update("jax_default_matmul_precision", "highest")  # fp32, as the others: a GPU's default is TF32
     p, data, s, _ = transformer_torch.load(path, torch.float32)
     total = float(transformer_torch.total_weight(data))
     p = {k: jax.numpy.asarray(v.numpy()) for k, v in p.items()}
