@@ -111,7 +111,17 @@ function(mica_cuda_program name source)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${mica_links})
 endfunction()
-# a target, so that several programs do not each run the commands at the same time
+# a target, so that several programs do not each run the commands at the same time; it is red when a kernel takes more
+# registers or shared memory than its budget, or spills
 if(NOT MICA_CUDA STREQUAL "SIMT")
-  add_custom_target(mica_cuda DEPENDS ${cuda_objects} ${ptxsim_library})
+  set(cuda_budget "")
+  if(MICA_TESTS)
+    find_program(PYTHON3 python3 REQUIRED)
+    set(cuda_budget ${PROJECT_BINARY_DIR}/cuda/budget.txt)
+    set(budget ${PROJECT_SOURCE_DIR}/tests/simt/budget)
+    add_custom_command(OUTPUT ${cuda_budget}
+      COMMAND ${PYTHON3} -B ${budget}.py --build ${PROJECT_BINARY_DIR} --to ${cuda_budget}
+      DEPENDS ${cuda_objects} ${budget}.py ${budget}.tsv COMMENT "registers, shared memory, spills, instructions" VERBATIM)
+  endif()
+  add_custom_target(mica_cuda ALL DEPENDS ${cuda_objects} ${ptxsim_library} ${cuda_budget})
 endif()

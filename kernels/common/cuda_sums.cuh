@@ -44,7 +44,7 @@ PLANE_DEVICE void sum_put(const plane &w, const sum_part &part, double *scratch,
 
 /* parts of slots that have several: `n` cells from cell `from` of `cells`, as rows of C columns */
 template <int LANES>
-static __global__ void __launch_bounds__(SUM_THREADS)
+static __global__ void __launch_bounds__(SUM_THREADS, 4) /* without the 4 sm_90a spills */
     sum_parts(const __grid_constant__ plane w, const int64_t tasks, const int32_t C, const int64_t n,
               const int64_t from, const int64_t cells, const int chunk, const double *scratch) {
   __shared__ double partial[SUM_THREADS];

@@ -14,8 +14,10 @@ struct product_slab_row {
   }
 };
 
+/* blocks of a multiprocessor; 8 small ones with an end of linear spill */
 template <class S, bool LINEAR>
-static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 128 ? 3 : 512 / S::THREADS)
+static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 128 ? 3 : S::THREADS == 64 && LINEAR ? 6
+                                                                                : 512 / S::THREADS)
     product_kernel(const __grid_constant__ product_job job) {
   enum { BUFFER = S::TERMS * (S::ROWS_LD + S::COLS_LD), SLAB_LD = S::COLS + 4, SLAB_ROWS = 4 * S::W };
   static_assert((int)SLAB_ROWS * SLAB_LD <= 2 * (int)BUFFER, "the slab must fit");

@@ -296,17 +296,36 @@ static int child(const char *path, const char *run, int resume) {
 
 static const char *self;
 static int run_child(const char *run, int resume, const char *name, long n, char message[4096]) {
-  char command[2048], log[512];
+  char command[2560], log[512], totals[512];
   snprintf(log, sizeof log, "%s/child.log", folder);
+  snprintf(totals, sizeof totals, "%s/totals", folder);
+  remove(totals);
   /* the same for both executors: whichever is linked reads its own */
-  snprintf(command, sizeof command, "MICA_SIMT_%s=%ld PTXSIM_%s=%ld timeout 120 '%s' --child '%s' '%s' %d 2>'%s' >&2",
-           name, n, strcmp(name, "FAIL_ALLOC") ? name : "FAIL_MALLOC", n, self, folder, run, resume, log);
+  snprintf(command, sizeof command,
+           "MICA_SIMT_TOTALS='%s' MICA_SIMT_%s=%ld PTXSIM_%s=%ld timeout 120 '%s' --child '%s' '%s' %d 2>'%s' >&2",
+           totals, name, n, strcmp(name, "FAIL_ALLOC") ? name : "FAIL_MALLOC", n, self, folder, run, resume, log);
   int code = system(command);
   FILE *file = fopen(log, "r");
   assert_non_null(file);
   message[fread(message, 1, 4095, file)] = 0;
   fclose(file);
   return WIFEXITED(code) ? WEXITSTATUS(code) : 255;
+}
+
+/* what the last child left on its devices, from the SIMT device, which alone counts it. what lies on a lost device is
+ * lost with it */
+static void nothing_left(const char *name, long n) {
+  char file[512], *text;
+  int64_t size;
+  long left[4];
+  snprintf(file, sizeof file, "%s/totals", folder);
+  if (micah_path_kind(file) != MICAH_PATH_FILE || !strcmp(name, "LOSE_DEVICE")) return;
+  CHECK(micah_file_read(file, 4096, &text, &size));
+  const char *at = strstr(text, "left:");
+  assert_non_null(at);
+  assert_int_equal(sscanf(at, "left: memory %ld streams %ld events %ld graphs %ld", &left[0], &left[1], &left[2], &left[3]), 4);
+  if (left[0] || left[1] || left[2] || left[3]) fail_msg("%s %ld: %s", name, n, at);
+  free(text);
 }
 
 static void check_failures(const char *name, long step_by, const char *says, int *failed) {
@@ -322,6 +341,7 @@ static void check_failures(const char *name, long step_by, const char *says, int
   for (long n = 1;; n += step_by) {
     snprintf(run, sizeof run, "%s/%s_%ld", folder, name, n);
     int code = run_child(run, 0, name, n, message);
+    nothing_left(name, n);
     if (code == 0) break;                  /* beyond the last call */
     ++*failed;
     if (code != 10 - MICA_ERR_MEMORY && code != 10 - MICA_ERR_DEVICE)
@@ -331,6 +351,7 @@ static void check_failures(const char *name, long step_by, const char *says, int
     /* what failed before the run was a run is started again */
     code = run_child(run, micah_path_kind(file) == MICAH_PATH_FILE, name, 0, message);
     if (code != 0) fail_msg("%s %ld: does not go on: %d: %s", name, n, code, message);
+    nothing_left(name, n);
     snprintf(file, sizeof file, "%s/last.safetensors", run);
     CHECK(micah_file_read(file, 1 << 24, &got, &got_size));
     assert_int_equal(got_size, want_size);
