@@ -9,8 +9,9 @@
  * its key by 1 - beta |k|^2: while 0 <= beta |k|^2 <= 2 nothing grows; beyond, S grows geometrically and is Inf or NaN
  * once it leaves the range of f32, in the task and head where it happened alone.
  * form: chunked solves `chunk` tokens (0: by shape) as one triangular system, recurrent goes token by token; the same
- * function. rows may be packed: the sequences of all tasks one after another, each starting from its own state_in; an
- * empty sequence has state_out = state_in. outputs must not overlap inputs.
+ * function (on CUDA both are the recurrence, in the same bits, and `chunk` changes nothing). rows may be packed: the
+ * sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
+ * state_in. outputs must not overlap inputs.
  * nothing is saved: backward recomputes the states from one kept state a chunk, in scratch of (T / chunk) K V floats
  * and 2 T V. f32 state and sums. deterministic: the same bits for any cut into units; a task alone as in any batch.
  * unit: a (task, head) pair.

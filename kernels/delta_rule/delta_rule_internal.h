@@ -2,13 +2,20 @@
 #ifndef MICA_KERNELS_DELTA_RULE_INTERNAL_H
 #define MICA_KERNELS_DELTA_RULE_INTERNAL_H
 
+#include <string.h>
+
 #include "common/memory.h"
 #include "delta_rule/delta_rule.h"
 
 static inline micak_memory delta_rule_memory(const mica_delta_rule_args *a) {
-  return (micak_memory){ .name = "delta_rule", .B = a->B, .T = a->T, .H = a->H, .K = a->K, .V = a->V, .form = a->form,
-                         .chunk = a->chunk, .delta = 1, .q = &a->q, .k = &a->k, .v = &a->v, .beta = &a->beta,
-                         .state_in = &a->state_in, .state_out = &a->state_out, .out = &a->out };
+  micak_memory m;
+  memset(&m, 0, sizeof m);
+  m.name = "delta_rule";
+  m.B = a->B, m.T = a->T, m.H = a->H, m.K = a->K, m.V = a->V;
+  m.form = a->form, m.chunk = a->chunk, m.delta = 1;
+  m.q = &a->q, m.k = &a->k, m.v = &a->v, m.beta = &a->beta, m.out = &a->out;
+  m.state_in = &a->state_in, m.state_out = &a->state_out;
+  return m;
 }
 
 #endif

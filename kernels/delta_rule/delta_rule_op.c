@@ -1,4 +1,5 @@
 /* table of delta_rule */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "delta_rule/delta_rule_internal.h"
@@ -54,12 +55,21 @@ CPU_DISPATCH(delta_rule_backward)
 CPU_DISPATCH(delta_rule_jvp)
 CPU_DISPATCH(delta_rule_backward_jvp)
 REF_PROTOS(delta_rule);
+CUDA_PROTOS(delta_rule)
+#ifdef MICA_HAVE_CUDA
+void micak_delta_rule_backward_cuda_split(const void *args, mica_split *split);
+void micak_delta_rule_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel kernels[] = {
   REF_KERNELS(delta_rule),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_delta_rule_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_delta_rule_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_delta_rule_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_delta_rule_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(delta_rule, MICA_F32, NULL, micak_delta_rule_backward_cuda_split, NULL,
+                    micak_delta_rule_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(delta_rule, MICA_BF16, NULL, micak_delta_rule_backward_cuda_split, NULL,
+                    micak_delta_rule_backward_jvp_cuda_split)
 };
 
 #define BARE " state_in=none state_out=none"
@@ -69,6 +79,8 @@ static const mica_case cases[] = {
   { "B=2 T=7 H=2 K=5 V=3 form=recurrent chunk=3", MICA_CASE_PACKED | MICA_CASE_SAME },
   { "B=1 T=1 H=1 K=1 V=1", 0 },
   { "B=1 T=17 H=1 K=16 V=9 chunk=16 beta=none", 0 },
+  { "B=2 T=9 H=1 K=130 V=10", MICA_CASE_PACKED },
+  { "B=1 T=5 H=2 K=40 V=66", 0 },
   { "B=1 T=64 H=1 K=4 V=17", 0 },
   { "B=1 T=64 H=1 K=4 V=17 chunk=13", MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=1 T=63 H=1 K=8 V=4", MICA_CASE_SLOW },
