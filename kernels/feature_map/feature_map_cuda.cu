@@ -166,8 +166,8 @@ static __global__ void __launch_bounds__(THREADS, 2) feature_rows(const __grid_c
 
 PLANE_DEVICE float feature_rectify(const feature_job &a, const char *x, const plane &p, const char *from, int32_t j) {
   const int32_t D = a.rows.C, d = j < D ? j : j - D;
-  const float   v = feature_get(a.x, x, d);
-  return j < D ? (v > 0 ? feature_get(p, from, d) : 0.0f) : v < 0 ? -feature_get(p, from, d) : 0.0f;
+  const float   v = feature_get(a.x, x, d), r = feature_get(p, from, d);  /* not by v's sign: loads of whole sectors */
+  return j < D ? (v > 0 ? r : 0.0f) : v < 0 ? -r : 0.0f;
 }
 /* the cotangent of r_j: as the left factor of y_e and as the right one of another */
 PLANE_DEVICE float feature_dpfp_back(const feature_job &a, const char *x, const plane &p, const char *from,
