@@ -1,4 +1,5 @@
 /* table of gated_delta */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "gated_delta/gated_delta_internal.h"
@@ -61,12 +62,21 @@ CPU_DISPATCH(gated_delta_backward)
 CPU_DISPATCH(gated_delta_jvp)
 CPU_DISPATCH(gated_delta_backward_jvp)
 REF_PROTOS(gated_delta);
+CUDA_PROTOS(gated_delta)
+#ifdef MICA_HAVE_CUDA
+void micak_gated_delta_backward_cuda_split(const void *args, mica_split *split);
+void micak_gated_delta_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel kernels[] = {
   REF_KERNELS(gated_delta),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_gated_delta_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_gated_delta_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_gated_delta_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_gated_delta_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(gated_delta, MICA_F32, NULL, micak_gated_delta_backward_cuda_split, NULL,
+                    micak_gated_delta_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(gated_delta, MICA_BF16, NULL, micak_gated_delta_backward_cuda_split, NULL,
+                    micak_gated_delta_backward_jvp_cuda_split)
 };
 
 #define BARE " state_in=none state_out=none"
@@ -80,6 +90,8 @@ static const mica_case cases[] = {
   { "B=1 T=17 H=1 K=9 V=16 A=9 form=recurrent beta=none", MICA_CASE_SAME },
   { "B=1 T=1 H=1 K=1 V=1 A=1", 0 },
   { "B=1 T=17 H=1 K=16 V=9 A=1 chunk=16 beta=none", 0 },
+  { "B=1 T=5 H=1 K=129 V=9 A=1", MICA_CASE_SLOW },
+  { "B=1 T=3 H=1 K=33 V=18 A=33 state_in=none", 0 },
   { "B=1 T=64 H=1 K=4 V=17 A=1", 0 },
   { "B=1 T=64 H=1 K=4 V=17 A=1 chunk=13", MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=1 T=63 H=1 K=8 V=4 A=8", MICA_CASE_SLOW },

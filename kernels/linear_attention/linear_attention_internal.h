@@ -2,6 +2,8 @@
 #ifndef MICA_KERNELS_LINEAR_ATTENTION_INTERNAL_H
 #define MICA_KERNELS_LINEAR_ATTENTION_INTERNAL_H
 
+#include <string.h>
+
 #include "common/memory.h"
 #include "linear_attention/linear_attention.h"
 
@@ -14,10 +16,16 @@ static inline micak_memory linear_attention_memory(const mica_linear_attention_a
   int decay = !linear_attention_bound(&a->decay) ? MICAK_DECAY_NONE
               : a->A == a->K                    ? MICAK_DECAY_CHANNEL
                                                 : MICAK_DECAY_SCALAR;
-  return (micak_memory){ .name = "linear_attention", .B = a->B, .T = a->T, .H = a->H, .K = a->K, .V = a->V,
-                         .form = a->form, .chunk = a->chunk, .keys = z, .divide = a->normalise != 0, .eps = a->eps, .decay = decay, .a = &a->decay,
-                         .q = &a->q, .k = &a->k, .v = &a->v, .state_in = &a->state_in, .state_out = &a->state_out,
-                         .norm_in = z ? &a->norm_in : NULL, .norm_out = z ? &a->norm_out : NULL, .out = &a->out };
+  micak_memory m;
+  memset(&m, 0, sizeof m);
+  m.name = "linear_attention";
+  m.B = a->B, m.T = a->T, m.H = a->H, m.K = a->K, m.V = a->V;
+  m.form = a->form, m.chunk = a->chunk, m.decay = decay;
+  m.keys = z, m.divide = a->normalise != 0, m.eps = a->eps;
+  m.q = &a->q, m.k = &a->k, m.v = &a->v, m.a = &a->decay, m.out = &a->out;
+  m.state_in = &a->state_in, m.state_out = &a->state_out;
+  m.norm_in = z ? &a->norm_in : NULL, m.norm_out = z ? &a->norm_out : NULL;
+  return m;
 }
 
 #endif

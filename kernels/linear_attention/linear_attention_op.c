@@ -1,4 +1,5 @@
 /* table of linear_attention */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "linear_attention/linear_attention_internal.h"
@@ -65,12 +66,25 @@ CPU_DISPATCH(linear_attention_backward)
 CPU_DISPATCH(linear_attention_jvp)
 CPU_DISPATCH(linear_attention_backward_jvp)
 REF_PROTOS(linear_attention);
+CUDA_PROTOS(linear_attention)
+#ifdef MICA_HAVE_CUDA
+void micak_linear_attention_forward_cuda_split(const void *args, mica_split *split);
+void micak_linear_attention_jvp_cuda_split(const void *args, mica_split *split);
+void micak_linear_attention_backward_cuda_split(const void *args, mica_split *split);
+void micak_linear_attention_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel kernels[] = {
   REF_KERNELS(linear_attention),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_linear_attention_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_linear_attention_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_attention_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(linear_attention, MICA_F32, micak_linear_attention_forward_cuda_split,
+                    micak_linear_attention_backward_cuda_split, micak_linear_attention_jvp_cuda_split,
+                    micak_linear_attention_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(linear_attention, MICA_BF16, micak_linear_attention_forward_cuda_split,
+                    micak_linear_attention_backward_cuda_split, micak_linear_attention_jvp_cuda_split,
+                    micak_linear_attention_backward_jvp_cuda_split)
 };
 
 #define BARE " decay=none state_in=none state_out=none norm_in=none norm_out=none"
@@ -92,6 +106,8 @@ static const mica_case cases[] = {
   { "B=2 T=7 H=1 K=4 V=9 A=4 chunk=4 normalise=yes eps=0.01", MICA_CASE_PACKED },
   { "B=2 T=7 H=1 K=4 V=9 A=4 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
   { "B=1 T=33 H=1 K=1 V=6 state_in=none state_out=none" FADING, 0 },
+  { "B=1 T=5 H=1 K=129 V=9 normalise=yes eps=0.01 decay=none", MICA_CASE_SLOW },
+  { "B=1 T=3 H=1 K=33 V=18 state_in=none" PLAIN, 0 },
   { "B=1 T=63 H=1 K=8 V=4 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=8 V=4" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=100 H=2 K=33 V=7 form=recurrent normalise=yes decay=none", MICA_CASE_SLOW },

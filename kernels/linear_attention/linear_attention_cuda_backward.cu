@@ -1,0 +1,13 @@
+/* linear attention on CUDA, backward */
+#include "common/cuda_memory_up.cuh"
+#include "linear_attention/linear_attention_internal.h"
+
+extern "C" mica_status micak_linear_attention_backward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
+  const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
+  return m.decay ? mem_up<false, true, false>(&m, exec) : mem_up<false, false, false>(&m, exec);
+}
+extern "C" void micak_linear_attention_backward_cuda_split(const void *args, mica_split *split) {
+  const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
+  split->units = split->grain = 1, split->rows = 0;
+  split->scratch_bytes = mem_up_bytes(&m, false);
+}
