@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/names.h"
 #include "common/op.h"
@@ -223,6 +224,16 @@ static int wire_dtype(const work *w, const mica_operand *operand, int bit) {
   return w->job->dtype == MICA_BF16 && wide ? MICA_F32 : w->job->dtype;
 }
 
+/* as the library's own memory: large arrays on huge pages where the system gives them */
+static void *array_alloc(size_t bytes) {
+  size_t huge = (size_t)2 << 20, align = bytes >= huge ? huge : 64;
+  void  *data = aligned_alloc(align, (bytes + align - 1) / align * align);
+#ifdef MADV_HUGEPAGE
+  if (data && bytes >= huge) madvise(data, (bytes + align - 1) / align * align, MADV_HUGEPAGE);
+#endif
+  return data;
+}
+
 static mica_status make_wire(work *w, int index, int bit, const micah_tensor *from) {
   const mica_operand *operand = &w->op->operands[index];
   mica_port *port = micak_port(operand, w->args);
@@ -230,7 +241,7 @@ static mica_status make_wire(work *w, int index, int bit, const micah_tensor *fr
   int64_t count = wire_count(w, index);
   int     dtype = wire_dtype(w, operand, bit);
   size_t  bytes = (size_t)(count ? count : 1) * mica_dtype_size(dtype);
-  void   *data = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  void   *data = array_alloc(bytes);
   if (!data) return mica_error(MICA_ERR_MEMORY, "%s: no memory for %s (%zu bytes)", w->op->name, operand->name, bytes);
   int at = 0;
   while (w->buffers[at]) at++;

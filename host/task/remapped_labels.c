@@ -1,6 +1,6 @@
 /* classes whose labels change: a row shows a class and the right label of the row before; before each row but the
- * first, with probability `hazard`, all classes get new labels, each drawn alone and uniformly. what is learned within a
- * sequence must be unlearned within it. */
+ * first, with probability `hazard`, all classes get new labels, each drawn alone and uniformly; with `period` also before
+ * each row whose number (from 0) is a multiple of it. what is learned within a sequence must be unlearned within it. */
 #include "host/task/families.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 static const char name[] = "remapped_labels";
 
 typedef struct config {
-  int64_t classes, labels, length;
+  int64_t classes, labels, length, period;
   double  hazard;
 } config;
 
@@ -19,6 +19,7 @@ static const mica_key keys[] = {
   KEY(labels, MICA_KEY_INT, "4", 2, 65536, "distinct labels"),
   KEY(length, MICA_KEY_INT, "64", 1, 16384, "rows of a sequence"),
   KEY(hazard, MICA_KEY_REAL, "0.03", 0, 1, "probability of new labels before a row"),
+  KEY(period, MICA_KEY_INT, "0", 0, 16384, "rows from which on all labels are new: its multiples; 0: none"),
 };
 
 /* streams of a task: classes, changes, and labels of each mapping */
@@ -64,6 +65,8 @@ static mica_status sizes(void *self, int64_t first, int64_t count, int32_t *rows
   return MICA_OK;
 }
 
+/* probability that the labels are new from row i on */
+static double hazard_of(const config *c, int64_t i) { return c->period && i % c->period == 0 ? 1 : c->hazard; }
 
 static mica_status fill(void *self, const mica_batch *batch) {
   const family *f = self;
@@ -80,7 +83,7 @@ static mica_status fill(void *self, const mica_batch *batch) {
     int32_t *shown = (int32_t *)batch->data[FIELD_CLASS] + at, *previous = (int32_t *)batch->data[FIELD_PREVIOUS] + at;
     int32_t *target = (int32_t *)batch->data[FIELD_TARGET] + at;
     for (int64_t i = 0; i < n; i++) {
-      int change = micak_stream_uniform(&draw_change) < c->hazard;
+      int change = micak_stream_uniform(&draw_change) < hazard_of(c, i);
       for (int64_t k = 0; k < c->classes && (change || i == 0); k++) label[k] = micah_task_below(&draw_label, c->labels);
       shown[i] = micah_task_below(&draw_class, c->classes);
       target[i] = label[shown[i]];
@@ -96,8 +99,8 @@ static mica_status fill(void *self, const mica_batch *batch) {
 static void bayes_task(const config *c, const int32_t *shown, const int32_t *target, int64_t n, double *belief,
                        double *loss) {
   for (int64_t i = 0; i < n; i++) {
-    double changed = 0, total = 0, uniform = 1 / (double)c->labels;
-    for (int64_t s = 0; s < i; s++) changed += c->hazard * belief[s], belief[s] *= 1 - c->hazard;
+    double changed = 0, total = 0, uniform = 1 / (double)c->labels, hazard = hazard_of(c, i);
+    for (int64_t s = 0; s < i; s++) changed += hazard * belief[s], belief[s] *= 1 - hazard;
     belief[i] = i ? changed : 1;
     int64_t last = i - 1;
     while (last >= 0 && shown[last] != shown[i]) last--;

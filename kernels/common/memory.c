@@ -10,16 +10,18 @@ int64_t micak_memory_chunk(const micak_memory *m) {
   int64_t chosen = m->form == MICAK_MEMORY_RECURRENT ? 16 : m->decay ? 16 : m->K + m->V < 64 ? 24 : 48;
   return least(m->chunk > 0 ? m->chunk : chosen, m->T > 0 ? m->T : 1);
 }
-int64_t micak_memory_chunks(const micak_memory *m) {
-  int64_t C = micak_memory_chunk(m);
-  return m->T > C ? (m->T + C - 1) / C : 1;
+static int64_t chunks(const micak_memory *m, int64_t C) { return m->T > C ? (m->T + C - 1) / C : 1; }
+int64_t micak_memory_chunks(const micak_memory *m) { return chunks(m, micak_memory_chunk(m)); }
+int micak_memory_blocked(const micak_memory *m) {
+  return m->form == MICAK_MEMORY_CHUNKED && !m->chunk && !m->decay && !m->keys && m->K <= MICAK_BLOCK_MOST &&
+         m->V <= MICAK_BLOCK_MOST;
 }
 
 /* ---- scratch ---- */
 
 enum { ROWS_K = 1, ROWS_V, ROWS_C, ROWS_1 };
 enum { ONCE, KEPT, STEPS };                  /* copies: one; one a chunk on the way back; one a token */
-enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8 }; /* needed: always, or only if all of these hold */
+enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8, BLOCKS = 16 }; /* needed: always, or only if all of these hold */
 typedef struct buffer_row {
   uint8_t rows, cols, copies, panels, needs;
 } buffer_row;
@@ -42,25 +44,33 @@ static const buffer_row buffers[MICAK_M_COUNT] = {
   [MICAK_M_DQG] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_DKD] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY },
   [MICAK_M_OMEGA] = { ROWS_1, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_ST] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
   [MICAK_M_G] = { ROWS_K, ROWS_V, ONCE, 0, BACK },     [MICAK_M_GT] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
-  [MICAK_M_STEPS] = { ROWS_K, ROWS_V, STEPS, 0, BACK },
+  [MICAK_M_STEPS] = { ROWS_K, ROWS_V, STEPS, 0, BACK }, [MICAK_M_NK] = { ROWS_C, ROWS_K, ONCE, 0, BLOCKS },
 };
 
-void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout) {
+static void lay_out(const micak_memory *m, int face, int64_t vw, int64_t C, int blocks, micak_memory_layout *layout) {
   int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, recurrent = m->form == MICAK_MEMORY_RECURRENT;
-  int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, C = micak_memory_chunk(m);
-  int64_t n[] = { 0, m->K, m->V + m->keys, C, 1 }, copies[] = { 1, back ? micak_memory_chunks(m) : 1, C };
-  int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0);
+  int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, pad = blocks ? vw : 1;
+  int64_t n[] = { 0, round_to(m->K, pad), round_to(m->V + m->keys, pad), C, 1 };
+  int64_t copies[] = { 1, back ? chunks(m, C) : 1, C };
+  int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0) | (blocks ? BLOCKS : 0);
   layout->total = 0;
   for (int i = 0; i < MICAK_M_COUNT; i++) {
     const buffer_row *row = &buffers[i];
-    int64_t wide = vw > 1 && row->panels ? 2 * vw : vw, cols = round_to(n[row->cols], wide);
+    int panels = vw > 1 && row->panels && !blocks;
+    int64_t wide = panels ? 2 * vw : vw, cols = round_to(n[row->cols], wide);
     layout->at[i] = layout->total;
-    layout->ld[i] = vw > 1 && row->panels ? wide : cols;
-    layout->panel[i] = vw > 1 ? (row->panels ? wide * n[row->rows] : wide * 2) : 0;
+    layout->ld[i] = panels ? wide : cols;
+    layout->panel[i] = vw > 1 ? (panels ? wide * n[row->rows] : wide * 2) : 0;
     layout->size[i] = round_to(n[row->rows] * cols, vw > 1 ? 16 : 1);
     int wanted = (row->needs & has) == row->needs && (row->copies != STEPS || recurrent);
     layout->total += wanted ? layout->size[i] * copies[row->copies] * tangents : 0;
   }
+}
+void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout) {
+  lay_out(m, face, vw, micak_memory_chunk(m), 0, layout);
+}
+void micak_memory_block_layout(const micak_memory *m, int face, micak_memory_layout *layout) {
+  lay_out(m, face, MICAK_MEMORY_BLOCK, MICAK_MEMORY_BLOCK, 1, layout);
 }
 
 /* ---- cuts ---- */
@@ -90,8 +100,12 @@ void micak_memory_split(const micak_memory *m, int face, mica_split *split) {
   split->units = (sums ? 1 : m->B) * m->H;
   if (m->B == 0) split->units = 0;
   split->grain = flop > 5e5 ? 1 : (int64_t)(5e5 / (flop + 1)) + 1;
+  /* what runs is known on the machine alone: room for either way */
   micak_memory_layout_of(m, face, 16, &layout);
-  split->scratch_bytes = (size_t)layout.total * sizeof(float);
+  int64_t most = layout.total;
+  micak_memory_block_layout(m, face, &layout);
+  if (micak_memory_blocked(m) && layout.total > most) most = layout.total;
+  split->scratch_bytes = (size_t)most * sizeof(float);
   split->rows = 0;
 }
 

@@ -29,6 +29,7 @@ typedef struct micak_memory {
 } micak_memory;
 
 enum { MICAK_MEMORY_MOST = 256 };            /* K and V */
+enum { MICAK_MEMORY_BLOCK = 16, MICAK_BLOCK_MOST = 64 }; /* tokens of a block, and K and V (memory_block.h) */
 
 /* products C = A B: what is known to be zero, or need not be computed */
 enum { MICAK_MM_FULL, MICAK_MM_LOWER_C, MICAK_MM_LOWER_A, MICAK_MM_UPPER_A };
@@ -43,7 +44,7 @@ enum {
   MICAK_M_M, MICAK_M_TMP, MICAK_M_O, MICAK_M_GAMMA, MICAK_M_KG, MICAK_M_QG, MICAK_M_KD, MICAK_M_W,
   MICAK_M_DO, MICAK_M_DU, MICAK_M_NY, MICAK_M_DBETA, MICAK_M_UT, MICAK_M_DM, MICAK_M_DGRAM, MICAK_M_DQ, MICAK_M_DK,
   MICAK_M_DA, MICAK_M_DKG, MICAK_M_DQG, MICAK_M_DKD, MICAK_M_OMEGA, MICAK_M_ST, MICAK_M_G, MICAK_M_GT, MICAK_M_STEPS,
-  MICAK_M_COUNT
+  MICAK_M_NK, MICAK_M_COUNT
 };
 typedef struct micak_memory_layout {
   int64_t at[MICAK_M_COUNT], size[MICAK_M_COUNT], ld[MICAK_M_COUNT], panel[MICAK_M_COUNT]; /* elements */
@@ -51,6 +52,10 @@ typedef struct micak_memory_layout {
 } micak_memory_layout;
 /* rows are padded to whole vectors of `vw` elements; transposed matrices lie in panels of 2 vw columns (1: plain) */
 void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout);
+
+/* may this memory go in blocks? then the layout that it needs: rows and columns padded to whole blocks */
+int  micak_memory_blocked(const micak_memory *m);
+void micak_memory_block_layout(const micak_memory *m, int face, micak_memory_layout *layout);
 
 /* does an output of this face sum over tasks? then a unit is a head of all tasks in order, else a (task, head) pair */
 int  micak_memory_sums(const micak_memory *m, int face);

@@ -23,9 +23,37 @@ static inline void memory_transpose1(int64_t rows, int64_t cols, const float *fr
     gemm_pack(to, from + j * ld, 1, ld, cols, rows - j < GEMM_NR ? rows - j : GEMM_NR);
 }
 
+/* asks for rows [at, at + n) of a port: they lie far apart, which no machine sees coming */
+static inline void memory_ahead(const micak_plane *x, int64_t at, int64_t n, int64_t cols, int write) {
+  if (!x->at || x->col != 1) return;
+  const float *row = x->at + at * x->row;
+  for (int64_t r = 0; r < n; r++, row += x->row)
+    for (int64_t c = 0; c < cols; c += 16) {
+      if (write) __builtin_prefetch(row + c, 1);
+      else __builtin_prefetch(row + c);
+    }
+}
+
 #include "common/memory_chunk.inc"
 #include "common/memory_steps.inc"
+
+/* the same for a port's value or cotangent and, where the face has them, its tangents */
+static inline void memory_rows_ahead(const memory_pair *w, const mica_port *port, int bit, int64_t cols, int64_t at,
+                                     int64_t n) {
+  memory_view x = memory_view_of(port, bit, MICAK_VIEW_ROWS, w->b, w->h);
+  memory_ahead(&x, at, n, cols, 0);
+  if (!w->dual) return;
+  x = memory_view_of(port, bit == MICA_V ? MICA_T : MICA_TD, MICAK_VIEW_ROWS, w->b, w->h);
+  memory_ahead(&x, at, n, cols, 0);
+}
+/* and for what this face writes */
+static inline void memory_results_ahead(const memory_pair *w, const mica_port *port, int64_t cols, int64_t at, int64_t n) {
+  micak_plane x = memory_view_of(port, memory_out_bit(w->face), MICAK_VIEW_ROWS, w->b, w->h);
+  memory_ahead(&x, at, n, cols, 1);
+}
+
 #include "common/memory_short.h"
+#include "common/memory_block.h"
 
 /* ---- products: tiles of gemm.h. what is zero in a triangle is skipped by whole row tiles; a zero term changes no bit
  * of a finite sum ---- */
@@ -48,15 +76,39 @@ static void memory_mm1(int shape, int64_t m, int64_t n, int64_t k, const float *
 
 /* ---- units ---- */
 
+/* the rows that a pair begins with */
+static void memory_pair_ahead(const memory_pair *w) {
+  const micak_memory *m = w->m;
+  int64_t n = w->T < 16 ? w->T : 16;
+  memory_rows_ahead(w, m->k, MICA_V, m->K, 0, n);
+  memory_rows_ahead(w, m->v, MICA_V, m->V, 0, n);
+  if (!w->back || w->T <= 16) memory_rows_ahead(w, m->q, MICA_V, m->K, 0, n);
+  if (w->back && w->T <= 16) memory_rows_ahead(w, m->out, MICA_D, m->V, 0, n);
+}
+
 static mica_status memory_run(const mica_exec *exec, const micak_memory *m, int face, int64_t first, int64_t count) {
   int sums = micak_memory_sums(m, face);
   micak_memory_layout layout;
-  micak_memory_layout_of(m, face, VW, &layout);
+#if defined(MICAK_ISA_AVX512)
+  int blocks = micak_memory_blocked(m);
+#else
+  int blocks = 0;
+#endif
+  if (blocks) micak_memory_block_layout(m, face, &layout);
+  else micak_memory_layout_of(m, face, VW, &layout);
   for (int64_t u = first; u < first + count; u++) {
     int64_t h = u % m->H, b = u / m->H;
     for (int64_t task = sums ? 0 : b; task < (sums ? m->B : b + 1); task++) {
       memory_pair w = memory_pair_of(m, &layout, face, task, h, exec->scratch);
+      if (h + 1 < m->H) {
+        memory_pair next = w;
+        next.h++;
+        memory_pair_ahead(&next);
+      }
       if (memory_is_short(&w)) memory_short(&w);
+#if defined(MICAK_ISA_AVX512)
+      else if (blocks) memory_blocks(&w);
+#endif
       else memory_pair_run(&w);
     }
   }

@@ -104,6 +104,8 @@ static const mica_case cases[] = {
   { "B=1 T=65 H=1 K=4 V=4 period=11", MICA_CASE_SLOW },
   { "B=1 T=100 H=1 K=8 V=8", MICA_CASE_SLOW },
   { "B=1 T=1000 H=1 K=2 V=2", MICA_CASE_SLOW },
+  { "B=1 T=2000 H=1 K=2 V=2 period=7", MICA_CASE_SLOW },
+  { "B=1 T=20 H=1 K=80 V=96", MICA_CASE_SLOW },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16 period=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
 };

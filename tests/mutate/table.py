@@ -200,6 +200,17 @@ FAULTS = {
         ("gradient_memory/gradient_memory_cpu.c", "gradient_memory", "task < (sums ? a->B : b + 1)", "task < b + 1"),
     ],
     # sequences no longer than a vector
+    "memory_block": [
+        ("common/memory_block.h", "delta_rule", "end = p->shape == BLOCK_LOWER ? i + R : p->terms;", "end = p->terms - 1;"),
+        ("common/memory_block.h", "delta_rule", "if (up ? r < t : r > t) s[r]", "if (up ? r + 1 < t : r > t) s[r]"),
+        ("common/memory_block.h", "delta_rule", "if (moving) out = v_fma(v_set1(bt[t]), v_load(given + t * ld), out);", ""),
+        ("common/memory_block.h", "delta_rule", "one.a = x[i].A.v, one.b = x[i].B.t;\n    if (one.b) list[terms++] = one;", ""),
+        ("common/memory_block.h", "delta_rule", "dk[n++] = (block_product){ dN, KK, T, 1, BLOCK_UPPER };", ""),
+        ("common/memory_block.h", "delta_rule", "if (*has_g) dk[n++]", "if (0) dk[n++]"),
+        ("common/memory_block.h", "delta_rule", "block_sum(K, V, 1 + m->delta, dg,", "block_sum(K, V, 1, dg,"),
+        ("common/memory_block.h", "linear_attention", "{ c.Q, c.S, c.K, 0, BLOCK_FULL } };", "{ c.Q, c.S, VW, 0, BLOCK_FULL } };"),
+        ("common/memory_block.h", "linear_attention", "initial || i, 0);", "initial, 0);"),
+    ],
     "memory_short": [
         ("common/memory_short.h", "delta_rule", "if (A.t) short_product(T, n, A.t, A.ld, BT.v, C.t, 0), add = 1;", ""),
         ("common/memory_short.h", "delta_rule", "s < t + (shape == SHORT_LOWER); s++", "s < t; s++"),

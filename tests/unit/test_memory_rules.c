@@ -166,6 +166,39 @@ static void long_sequences_stay_finite(void **state) {
   free(q), free(k), free(v), free(rate), free(decay), free(out);
 }
 
+/* beyond rate 2 the rule may grow without bound: then its task and head are not finite, which the engine reports and leaves
+ * out, and no other task or head changes a bit */
+static void growth_stays_where_it_is(void **state) {
+  (void)state;
+  enum { B = 3, T = 400, H = 2, D = 20, N = B * T * H * D };
+  static const char *const settings[] = { "B=3 T=400 H=2 K=20 V=20", "B=3 T=400 H=2 K=20 V=20 form=recurrent",
+                                          "B=3 T=400 H=2 K=20 V=20 chunk=24" };
+  float *q = malloc(N * sizeof *q), *k = calloc(N, sizeof *k), *out[2], *rate = malloc(B * T * H * sizeof *rate);
+  for (int i = 0; i < 2; i++) out[i] = malloc(N * sizeof **out);
+  assert_true(q && k && out[0] && out[1] && rate);
+  for (int i = 0; i < N; i++) q[i] = (float)((i * 37 % 19) - 9) / 8;
+  for (int i = 0; i < B * T * H; i++) k[i * D + i % 3] = 1;
+  for (int form = 0; form < 3; form++) {
+    for (int wild = 0; wild < 2; wild++) {
+      mica_delta_rule_args a;
+      const mica_op *op = start("delta_rule", &a, settings[form]);
+      for (int i = 0; i < B * T * H; i++) rate[i] = wild && i / (T * H) == 1 && i % H == 1 ? 3.5f : 0.5f;
+      bind(op, &a, "q", q), bind(op, &a, "k", k), bind(op, &a, "v", q), bind(op, &a, "beta", rate);
+      bind(op, &a, "out", out[wild]);
+      forward(op, &a);
+    }
+    int lost = 0;
+    for (int i = 0; i < N; i++) {
+      int here = i / (T * H * D) == 1 && i / D % H == 1;
+      lost += !isfinite(out[1][i]);
+      if (!here && memcmp(&out[0][i], &out[1][i], sizeof(float)) != 0)
+        fail_msg("%s: element %d changed", settings[form], i);
+    }
+    assert_true(lost > 0);
+  }
+  free(q), free(k), free(out[0]), free(out[1]), free(rate);
+}
+
 static int open_context(void **state) {
   (void)state;
   mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
@@ -184,6 +217,7 @@ int main(void) {
     cmocka_unit_test(linear_attention_descends),
     cmocka_unit_test(dpfp_capacity),
     cmocka_unit_test(long_sequences_stay_finite),
+    cmocka_unit_test(growth_stays_where_it_is),
   };
   return cmocka_run_group_tests(tests, open_context, close_context);
 }

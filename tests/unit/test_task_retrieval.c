@@ -66,7 +66,7 @@ static void own_data(void **state) {
 }
 
 /* P(labels of rows 0..n | classes): every set of changes, and within it every class a label of its own */
-static double enumerated(const int32_t *shown, const int32_t *target, int n, int labels, double hazard) {
+static double enumerated(const int32_t *shown, const int32_t *target, int n, int labels, double hazard, int period) {
   double sum = 0;
   for (int changes = 0; changes < 1 << (n - 1); changes++) {
     double p = 1;
@@ -74,7 +74,8 @@ static double enumerated(const int32_t *shown, const int32_t *target, int n, int
     memset(known, -1, sizeof known);
     for (int i = 0; i < n; i++) {
       int change = i && (changes >> (i - 1) & 1);
-      if (i) p *= change ? hazard : 1 - hazard;
+      double now = period && i % period == 0 ? 1 : hazard;
+      if (i) p *= change ? now : 1 - now;
       if (change) memset(known, -1, sizeof known);
       if (known[shown[i]] < 0) p /= labels, known[shown[i]] = target[i];
       else p *= known[shown[i]] == target[i];
@@ -86,28 +87,32 @@ static double enumerated(const int32_t *shown, const int32_t *target, int n, int
 
 static void changing_labels(void **state) {
   (void)state;
-  opened o = open_family_named("remapped_labels", "classes: 3\nlabels: 2\nlength: 9\nhazard: 0.2\n", 0, 7);
-  held h = fill_batch(&o, 0, 40);
-  const int32_t *shown = field(&h, 0), *previous = field(&h, 1), *target = field(&h, 2);
-  exact_loss(&o, "bayes", &h);
-  int broken = 0;
-  for (int b = 0; b < 40; b++) {
-    const int32_t *x = shown + 9 * b, *y = target + 9 * b;
-    double before = 1;
-    for (int i = 0; i < 9; i++) {
-      double p = enumerated(x, y, i + 1, 2, 0.2);
-      close_to(h.loss[9 * b + i], -log(p / before), 1e-12, "loss of bayes", 9 * b + i);
-      before = p;
-      assert_int_equal(previous[9 * b + i], i ? y[i - 1] : 2);
-      for (int j = 0; j < i; j++) broken += x[j] == x[i] && y[j] != y[i];
+  static const char *const configs[] = { "classes: 3\nlabels: 2\nlength: 9\nhazard: 0.2\n",
+                                         "classes: 3\nlabels: 2\nlength: 9\nhazard: 0.2\nperiod: 4\n" };
+  for (int k = 0; k < 2; k++) {
+    opened o = open_family_named("remapped_labels", configs[k], 0, 7);
+    held h = fill_batch(&o, 0, 40);
+    const int32_t *shown = field(&h, 0), *previous = field(&h, 1), *target = field(&h, 2);
+    exact_loss(&o, "bayes", &h);
+    int broken = 0;
+    for (int b = 0; b < 40; b++) {
+      const int32_t *x = shown + 9 * b, *y = target + 9 * b;
+      double before = 1;
+      for (int i = 0; i < 9; i++) {
+        double p = enumerated(x, y, i + 1, 2, 0.2, 4 * k);
+        close_to(h.loss[9 * b + i], -log(p / before), 1e-12, "loss of bayes", 9 * b + i);
+        before = p;
+        assert_int_equal(previous[9 * b + i], i ? y[i - 1] : 2);
+        for (int j = 0; j < i; j++) broken += x[j] == x[i] && y[j] != y[i];
+      }
     }
+    assert_true(broken > 0);
+    drop(&h);
+    close_opened(&o);
   }
-  assert_true(broken > 0);
-  drop(&h);
-  close_opened(&o);
   /* without changes a class keeps its label */
-  o = open_family_named("remapped_labels", "classes: 3\nlabels: 5\nlength: 30\nhazard: 0\n", 0, 7);
-  h = fill_batch(&o, 0, 20);
+  opened o = open_family_named("remapped_labels", "classes: 3\nlabels: 5\nlength: 30\nhazard: 0\n", 0, 7);
+  held h = fill_batch(&o, 0, 20);
   for (int b = 0; b < 20; b++)
     for (int i = 0; i < 30; i++)
       for (int j = 0; j < i; j++)
