@@ -243,6 +243,8 @@ static mica_status feature_run(const char *name, int face, const mica_exec *exec
   for (int i = 0; i < 5; i++)
     if (all[i].data && job.head[i] % 4) job.rows.wide = 0;
   if (a->map == FEATURE_FAVOR) return feature_favor_cuda(name, job, exec, a);
+  /* dpfp takes a column at a time, not four: as many lanes as columns fill sectors */
+  while (a->map == FEATURE_DPFP && job.rows.lanes < 32 && job.rows.lanes < a->D) job.rows.lanes *= 2;
   return micak_launch(name, a->map == FEATURE_DPFP ? feature_dpfp<ROWS_THREADS> : feature_rows<ROWS_THREADS>,
                       rows_grid(job.rows), dim3(ROWS_THREADS), 0, exec->stream, job);
 }

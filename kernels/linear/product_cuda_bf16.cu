@@ -17,7 +17,7 @@ template <class S, bool LINEAR>
 static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 256 ? 1 : 512 / S::THREADS)
     product_half(const __grid_constant__ product_job job) {
   enum {
-    A_SIZE = half_side<S::ROWS>::SIZE, BUFFER = A_SIZE + half_side<S::COLS>::SIZE, SLAB_LD = S::COLS + 4,
+    A_SIZE = half_side<S::ROWS>::SIZE, BUFFER = A_SIZE + half_side<S::COLS>::SIZE, SLAB_LD = S::COLS + 8,
     SLAB_ROWS = 8 * S::W
   };
   static_assert((int)SLAB_ROWS * SLAB_LD * 4 <= 4 * (int)BUFFER, "the slab must fit");

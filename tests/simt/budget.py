@@ -6,9 +6,9 @@
 
 --build reads the objects of a build (every build with nvcc does this). --alone compiles every kernels/**/*.cu by itself
 with nvcc -std=c++17 -O3 -arch=sm_X -Iinclude -I. -Ikernels -Ihost, files named _sm90 for sm_90a alone, and reads those.
-Both print compile time and size of the objects (--to writes that down when all is well). Exit code 1 when a kernel takes more than its line allows, spills, keeps
-an array in local memory, lacks an instruction, or has no line; when a line has no kernel; when a kernel has over 8
-instantiations in a file.
+Both print compile time and size of the objects (--to writes that down when all is well). Exit code 1 when a kernel takes
+more than its line allows, spills, keeps an array in local memory, lacks an instruction, or has no line; when a line has no
+kernel; when a kernel has over 8 instantiations in a file.
 
 --write takes the figures found as the new budget: do that for a new kernel, or when more is worth it and measured.
 Columns: file, kernel, registers a thread on sm_80 and sm_90a (multiples of 8, as they are handed out; the most of all
@@ -35,8 +35,8 @@ PTX, CUBIN = 1, 2
 RESERVED = {"sm_80": 0, "sm_90a": 1024, "sm_100": 1024}  # shared memory that the driver takes of each block
 MOST_INSTANCES = 8
 # instructions that a new line asks for where all of its instantiations have them
-CLAIMS = re.compile(r"\b(?:(?:mma\.sync|wgmma\.mma_async)[\w.]+|ldmatrix|cp\.async\.bulk|cp\.async(?=\.c[ag])|(?:ld|st)\.(?:global|shared)\.v4"
-                    r"|shfl\.sync)")
+CLAIMS = re.compile(r"\b(?:(?:mma\.sync|wgmma\.mma_async)[\w.]+|ldmatrix|cp\.async\.bulk|cp\.async(?=\.c[ag])"
+                    r"|(?:ld|st)\.(?:global|shared)\.v4|shfl\.sync)")
 ATTRIBUTES = {0x11: "stack", 0x2F: "registers"}  # EIATTR_FRAME_SIZE, EIATTR_REGCOUNT of .nv.info
 COMMAND = ["nvcc", "-std=c++17", "-O3", "-Iinclude", "-I.", "-Ikernels", "-Ihost"]
 

@@ -23,13 +23,15 @@ MOST = 1e-4
 
 
 def train(mica, run, steps, settings):
-    """the lines of metrics.jsonl, one a step, the weights' file, seconds a step"""
+    """the lines of metrics.jsonl, one a step, the weights' file, seconds a step; None: not so many devices"""
     from_time = time.time()
     done = subprocess.run([mica, "train", RECIPE, "--out", run, "--quiet", f"steps={steps}", "log_every=1"] + settings,
                           capture_output=True, text=True, env={"PTXSIM_DEVICES": "4", "MICA_SIMT_RACE": "0", **os.environ})
     if done.returncode == 5 and "no CUDA" in done.stderr:
         print("skipped: " + done.stderr.strip())
         sys.exit(77)
+    if done.returncode == 3 and "no device cuda:" in done.stderr:
+        return None
     if done.returncode:
         sys.exit(f"training.py: {' '.join(settings)}: exit code {done.returncode}: {done.stderr[-2000:]}")
     with open(os.path.join(run, "metrics.jsonl")) as file:
@@ -68,6 +70,9 @@ def main():
                 continue
             got = train(o.mica, os.path.join(folder, f"devices_{n}"), o.device_steps,
                         o.settings + ["device=cuda", f"devices={n}"])
+            if not got:
+                print(f"skipped: {n} devices: not so many here")
+                continue
             if not first:
                 first = got
                 continue
