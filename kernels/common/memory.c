@@ -86,7 +86,8 @@ int micak_memory_sums(const micak_memory *m, int face) {
 /* multiplications and additions of one (task, head) pair */
 static double pair_flop(const micak_memory *m, int face) {
   static const double times[MICA_NFACE] = { 1, 3, 3, 8 };
-  double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->keys), C = (double)micak_memory_chunk(m);
+  double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->keys);
+  double C = (double)(micak_memory_blocked(m) ? MICAK_MEMORY_BLOCK : micak_memory_chunk(m));
   double token = (m->delta ? 6 : 4) * K * V;
   if (m->form == MICAK_MEMORY_CHUNKED) token += C * (K + V) * (m->delta ? 2 : 1);
   if (m->decay) token += m->form == MICAK_MEMORY_RECURRENT ? K * V : 3 * C * K;
