@@ -20,6 +20,11 @@ static mica_status print_json(const mica_evaluation *e) {
   micah_json_string(&json, "weights", e->weights);
   micah_json_real(&json, "seconds", e->seconds);
   micah_json_reals(&json, "loss_by_position", e->loss_by_position, e->positions);
+  if (isfinite(e->bits)) {
+    micah_json_array(&json, "bits_by_position");
+    for (int64_t i = 0; i < e->positions; i++) micah_json_real(&json, NULL, e->loss_by_position[i] / log(2));
+    micah_json_end(&json);
+  }
   micah_json_array(&json, "exact_loss_by_position");
   for (int64_t i = 0; e->exact_loss_by_position && i < e->positions; i++)
     micah_json_real(&json, NULL, e->exact_loss_by_position[i]);
@@ -45,7 +50,16 @@ static mica_status print_json(const mica_evaluation *e) {
   return status;
 }
 
+/* mean over the rows of some positions */
+static double span_mean(const mica_evaluation *e, const double *value, int64_t first, int64_t end) {
+  double sum = 0, weight = 0;
+  for (int64_t k = first; k < end; k++)
+    if (e->weight_by_position[k] > 0) sum += value[k] * e->weight_by_position[k], weight += e->weight_by_position[k];
+  return sum / weight;
+}
+
 static void print_text(const mica_evaluation *e) {
+  double scale = isfinite(e->bits) ? 1 / log(2) : 1;  /* classes are shown in bits */
   printf("%lld test tasks, weights %s", (long long)e->tasks, e->weights ? e->weights : "as initialised");
   if (e->step >= 0) printf(" (step %lld)", (long long)e->step);
   printf("\n\n%-12s loss (%s)\n%-12s %.5f", "", e->unit, "model", e->loss);
@@ -53,15 +67,17 @@ static void print_text(const mica_evaluation *e) {
   if (isfinite(e->accuracy)) printf("  accuracy %.2f %%", 100 * e->accuracy);
   printf("\n");
   for (int i = 0; i < e->n_predictors; i++) printf("%-12s %.5f\n", e->predictors[i].name, e->predictors[i].loss);
-  printf("\n%8s %12s", "position", "model");
+  printf("\n%s\n%8s %12s", isfinite(e->bits) ? "bits by position" : "loss by position", "position", "model");
   for (int i = 0; i < e->n_predictors; i++) printf(" %12s", e->predictors[i].name);
   printf("\n");
-  /* about twenty rows: first, last and between */
-  int64_t step = e->positions > 20 ? (e->positions + 19) / 20 : 1;
-  for (int64_t k = 0; k < e->positions; k++) {
-    if (k % step && k != e->positions - 1) continue;
-    printf("%8lld %12.5f", (long long)k + 1, e->loss_by_position[k]);
-    for (int i = 0; i < e->n_predictors; i++) printf(" %12.5f", e->predictors[i].by_position[k]);
+  int64_t step = micac_span(e->positions);
+  for (int64_t first = 0, end; first < e->positions; first = end) {
+    char name[48];
+    end = first + step < e->positions ? first + step : e->positions;
+    micac_span_name(first, end, name);
+    printf("%8s %12.5f", name, span_mean(e, e->loss_by_position, first, end) * scale);
+    for (int i = 0; i < e->n_predictors; i++)
+      printf(" %12.5f", span_mean(e, e->predictors[i].by_position, first, end) * scale);
     printf("\n");
   }
 }

@@ -278,14 +278,13 @@ static mica_status make_wire(work *w, int index, int bit, const micah_tensor *fr
   return MICA_OK;
 }
 
+static int is_input(const mica_operand *operand) { return (operand->role & (MICA_IN | MICA_INDEX)) != 0; }
+
 /* which wires of an operand this job needs: read from the file, or written by a face that runs */
 static mica_status make_port(work *w, int index) {
   const mica_operand *operand = &w->op->operands[index];
-  int input = (operand->role & (MICA_IN | MICA_INDEX)) != 0, written = 0;
-  if (input && !find_wire(w, operand, MICA_V)) {
-    if (operand->role & MICA_OPTIONAL) return MICA_OK;
-    return mica_error(MICA_ERR_INVALID, "%s: %s.v is missing; %s needs it", w->job->in, operand->name, w->op->name);
-  }
+  int written = 0;
+  if (is_input(operand) && !find_wire(w, operand, MICA_V)) return MICA_OK; /* optional */
   for (int face = 0; face < MICA_NFACE; face++)
     if (w->faces[face]) written |= operand->writes[face];
   for (int i = 0; i < 4; i++) {
@@ -347,6 +346,11 @@ static mica_status prepare(work *w) {
       /* wires that the faces will write are not inputs, but their shapes still count */
       if (tensor && (status = bind_shape(w, i, tensor)) < 0) return status;
     }
+  for (int i = 0; i < w->op->n_operands; i++) {
+    const mica_operand *operand = &w->op->operands[i];
+    if (is_input(operand) && !(operand->role & MICA_OPTIONAL) && !find_wire(w, operand, MICA_V))
+      return mica_error(MICA_ERR_INVALID, "%s: %s.v is missing; %s needs it", w->job->in, operand->name, w->op->name);
+  }
   int64_t *tasks = micak_dim(&w->op->dims[0], w->args);
   if (*tasks < 0) *tasks = 1;
   for (int i = 0; i < w->op->n_operands; i++) /* infer looks at which optional ports are there */

@@ -4,6 +4,25 @@
 #include "cli/source.h"
 #include "host/io/json.h"
 
+/* means over the rows whose answer is known; a span without one is left out */
+static void print_positions(const mica_prediction *p) {
+  double  scale = p->classes ? 1 / log(2) : 1;
+  int64_t step = micac_span(p->positions);
+  int     shown = 0;
+  for (int64_t first = 0, end; first < p->positions; first = end) {
+    char    name[48];
+    double  sum = 0;
+    int64_t count = 0;
+    end = first + step < p->positions ? first + step : p->positions;
+    for (int64_t r = 0; r < p->rows; r++)
+      if (p->position[r] >= first && p->position[r] < end && !isnan(p->loss[r])) sum += p->loss[r], count++;
+    if (!count) continue;
+    if (!shown++) printf("\n%8s %s\n", "position", p->classes ? "bits" : "loss");
+    micac_span_name(first, end, name);
+    printf("%8s %.4f\n", name, scale * sum / (double)count);
+  }
+}
+
 static int run(micac_args *args) {
   if (args->n_positional != 1) return micac_usage(args, "expected one run folder, got %d", args->n_positional);
   const char *out = micac_option(args, "out");
@@ -37,13 +56,10 @@ static int run(micac_args *args) {
     if ((status = micah_json_finish(&json, &text)) >= 0) printf("%s\n", text);
     micah_json_free(&json);
   } else if (status >= 0) {
-    printf("%lld sequences, %lld rows -> %s\n", (long long)p->sequences, (long long)p->rows, out);
+    printf("sequences %lld, rows %lld -> %s\n", (long long)p->sequences, (long long)p->rows, out);
     if (isfinite(p->mean_loss)) printf("loss on the rows whose answer is known: %.5f %s\n", p->mean_loss, p->unit);
     if (isfinite(p->bits)) printf("%.4f bits per symbol\n", p->bits);
-    int64_t step = p->positions > 20 ? (p->positions + 19) / 20 : 1;
-    if (p->positions) printf("%8s %s\n", "position", p->classes ? "bits" : "loss");
-    for (int64_t i = 0; i < p->positions; i += step)
-      printf("%8lld %.4f\n", (long long)i + 1, p->classes ? p->loss_by_position[i] / log(2) : p->loss_by_position[i]);
+    print_positions(p);
   }
   mica_prediction_destroy(p);
   return status < 0 ? micac_fail(args, status) : MICAC_OK;
@@ -57,7 +73,8 @@ const micac_command micac_predict = {
       "  --in FILE   regression: .npy (rows, columns) or (sequences, rows, columns), .csv or .tsv, inputs first and the\n"
       "              target last; leave the target empty or nan where it is to be predicted.\n"
       "              byte models: any file; it is cut into windows of the context's length\n"
-      "  --out FILE  .csv or .tsv: one line a row; .npy: predictions alone\n"
+      "  --out FILE  .csv or .tsv: one line a row, sequences and positions counted from 1; .npy: predictions\n"
+      "              alone\n"
       "  --json      summary with bits per byte by position for byte models\n"
       "\nexamples:\n"
       "  mica predict runs/linreg --in points.csv --out predictions.csv\n"

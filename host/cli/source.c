@@ -21,3 +21,10 @@ int micac_option_int(const micac_args *args, const char *name, int64_t fallback,
   if (!text || micah_parse_int(text, strlen(text), out)) return 0;
   return micac_usage(args, "--%s is '%s', expected a whole number", name, text);
 }
+
+int64_t micac_span(int64_t positions) { return positions > 20 ? (positions + 19) / 20 : 1; }
+
+void micac_span_name(int64_t first, int64_t end, char text[48]) {
+  if (end - first == 1) snprintf(text, 48, "%lld", (long long)end);
+  else snprintf(text, 48, "%lld-%lld", (long long)first + 1, (long long)end);
+}

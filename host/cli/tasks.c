@@ -60,7 +60,8 @@ static int run_tasks(micac_args *args) {
       keys_json(&json, family->keys, family->n_keys);
       micah_json_end(&json);
       if (args->json) continue;
-      printf("%s: %s\n  exact predictors: %s\n", family->name, family->doc, family->predictors ? family->predictors : "none");
+      int exact = family->predictors && *family->predictors;
+      printf("%s: %s\n  exact predictors: %s\n", family->name, family->doc, exact ? family->predictors : "none");
       keys_text(family->keys, family->n_keys);
     }
     micah_json_end(&json);

@@ -308,7 +308,7 @@ mica_status mica_prediction_save(const mica_prediction *p, const char *path) {
     micah_text_format(&text, "%s%s%lld", sep, p->classes ? "p" : "y", (long long)j);
   micah_text_add(&text, "\n");
   for (int64_t i = 0; i < p->rows; i++) {
-    micah_text_format(&text, "%d%s%d%s", (int)p->sequence[i], sep, (int)p->position[i], sep);
+    micah_text_format(&text, "%d%s%d%s", (int)p->sequence[i] + 1, sep, (int)p->position[i] + 1, sep);
     if (p->classes) micah_text_format(&text, "%d%s", (int)p->target[i], sep);
     if (!isnan(p->loss[i])) micah_text_number(&text, p->loss[i], 9);
     for (int64_t j = 0; j < p->columns; j++) {

@@ -136,8 +136,8 @@ MICA_API void        mica_evaluation_destroy(const mica_evaluation *evaluation);
 typedef struct mica_prediction {
   int64_t       sequences, rows, columns; /* rows of all sequences; columns of `values` */
   const float  *values;              /* (rows, columns): predicted numbers, or probabilities of the classes */
-  const int32_t *sequence;           /* (rows) which sequence a row belongs to */
-  const int32_t *position;           /* (rows) its position in the sequence */
+  const int32_t *sequence;           /* (rows) which sequence a row belongs to, from 0 */
+  const int32_t *position;           /* (rows) its position in the sequence, from 0 */
   const double *loss;                /* (rows) squared error or nats against what followed; NaN where unknown */
   const int32_t *target;             /* (rows) the class that followed, NULL for regression */
   int64_t       positions;

@@ -216,6 +216,18 @@ mica_status mica_op_kernels(const mica_op *op, int backend, int dtype, int face,
     ++*count;
   }
   if (*count) return MICA_OK;
-  return mica_error(MICA_ERR_UNSUPPORTED, "%s has no %s face on backend %s for %s", op->name, mica_face_name(face),
-                    mica_backend_name(backend), mica_dtype_name(dtype));
+  /* what there is instead: "; it has ref/f64 cpu/f32" */
+  char   has[256] = "";
+  size_t at = 0;
+  for (int b = 0; b < MICA_NBACKEND; b++)
+    for (int d = 0; d < MICA_NDTYPE; d++) {
+      int found = 0;
+      for (int i = 0; i < op->n_kernels; i++)
+        found |= op->kernels[i].backend == b && op->kernels[i].dtype == d && op->kernels[i].face == face;
+      if (found && at < sizeof has)
+        at += (size_t)snprintf(has + at, sizeof has - at, "%s %s/%s", at ? "" : "; it has", mica_backend_name(b),
+                               mica_dtype_name(d));
+    }
+  return mica_error(MICA_ERR_UNSUPPORTED, "%s has no %s face on backend %s for %s%s", op->name, mica_face_name(face),
+                    mica_backend_name(backend), mica_dtype_name(dtype), has);
 }

@@ -73,8 +73,11 @@ class Op(Case):
         self.assertIn("tanh", err)
         write_tensors(self.path("in.safetensors"), good)
         _, err = self.mica("op", "tanh", *io, "--dtype", "f64", code=5)
-        for word in ("tanh", "forward", "cpu", "f64"):
+        for word in ("tanh", "forward", "cpu", "f64", "it has", "ref/f64"):
             self.assertIn(word, err)
+        write_tensors(self.path("half.safetensors"), good)
+        _, err = self.mica("op", "linear", "--in", self.path("half.safetensors"), *io[2:], code=2)
+        self.assertIn("w.v is missing", err)
         _, err = self.mica("op", "tanh", *io, "--backend", "cuda", "--dtype", "f64", code=5)
         self.assertIn("cuda", err)
         _, err = self.mica("op", "tanh", *io, "--set", "nothing=1", code=2)

@@ -57,12 +57,46 @@ class Train(Case):
         result = self.json("predict", run, "--in", self.write("points.csv", "a,b,c,y\n" + rows + "\n"), "--out",
                            self.path("out.csv"))
         self.assertEqual(result["sequences"], 1)
-        self.assertGreaterEqual(len(self.text("out.csv").splitlines()), 5)
+        lines = [line.split(",") for line in self.text("out.csv").splitlines()]
+        self.assertEqual(lines[0], ["sequence", "position", "loss", "y0"])
+        self.assertEqual([line[:2] for line in lines[1:]], [["1", str(i + 1)] for i in range(5)])
+        self.assertEqual([line[2] != "" for line in lines[1:]], [True] * 4 + [False], "the loss where the answer is known")
+        # the same as text: what is known, by position
+        out, _ = self.mica("predict", run, "--in", self.path("points.csv"), "--out", self.path("out.npy"))
+        table = [line.split() for line in out.split("position loss\n")[1].splitlines()]
+        self.assertEqual(table, [[str(i + 1), "%.4f" % v] for i, v in enumerate(result["loss_by_position"][:4])])
+        self.assertEqual(self.bytes("out.npy")[:6], b"\x93NUMPY")
+
+    def test_byte_model_by_position(self):
+        """bits by position, as JSON of each and as tables of means over about twenty spans"""
+        text = self.write("text.txt", "".join("%d times %d is %d. " % (i, i + 1, i * (i + 1)) for i in range(200)))
+        config = self.write("bytes.yaml", f"family: {{name: bytes, path: {text}, length: 30, test_windows: 0}}\n"
+                            "model: {name: transformer, layers: 1, width: 16, heads: 2}\nloss: {name: cross_entropy}\n"
+                            "steps: 20\nbatch: 8\ngrain: 4\noptimizer: {lr: 1e-2}\n")
+        run = self.path("run")
+        self.mica("train", config, "--out", run, "--quiet")
+        letter = self.write("letter.bin", bytes(range(200)))
+        predict = ["predict", run, "--in", letter, "--out", self.path("o.csv")]
+        cases = ((self.json("eval", run), self.mica("eval", run)[0], "bits by position\n"),
+                 (self.json(*predict), self.mica(*predict)[0], "\n\n"))
+        for result, out, before in cases:
+            bits = result["bits_by_position"]
+            self.assertEqual(len(bits), 30)
+            for a, b in zip(bits, result["loss_by_position"]):
+                self.assertAlmostEqual(a, b / math.log(2), places=6)
+            rows = [line.split()[:2] for line in out.split(before)[1].splitlines()[1:]]
+            self.assertEqual([row[0] for row in rows], ["%d-%d" % (k + 1, k + 2) for k in range(0, 30, 2)])
+            for k in range(9):  # only the last window is shorter, and it has 20
+                self.assertAlmostEqual(float(rows[k][1]), (bits[2 * k] + bits[2 * k + 1]) / 2, places=3)
+        lines = self.text("o.csv").splitlines()
+        self.assertEqual([len(lines), lines[-1].split(",")[:3]], [201, ["7", "20", "199"]])
 
     def test_grad_and_hvp(self):
         config = self.write("small.yaml", SMALL)
         out = self.path("g.safetensors")
         self.mica("grad", config, "--out", out, "--dtype", "f64", "batch=4")
+        self.mica("grad", config, "--out", self.path("again.safetensors"), "--dtype", "f64", "batch=4")
+        self.assertEqual(self.bytes("g.safetensors"), self.bytes("again.safetensors"))
         g, meta = tensors(out)
         self.assertEqual(meta["model.layers"], "2")
         names = [k[5:] for k in g if k.startswith("init/")]

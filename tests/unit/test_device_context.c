@@ -232,6 +232,8 @@ static void test_op_run(void **state) {
   assert_string_equal(mica_last_error(), "task 12 is too large");
   assert_int_equal(mica_op_run(context, "test_scale", MICA_CPU, MICA_F32, MICA_JVP, &args), MICA_ERR_UNSUPPORTED);
   assert_string_equal(mica_last_error(), "test_scale has no jvp face on backend cpu for f32");
+  assert_int_equal(mica_op_run(context, "test_scale", MICA_REF, MICA_F32, MICA_FORWARD, &args), MICA_ERR_UNSUPPORTED);
+  assert_string_equal(mica_last_error(), "test_scale has no forward face on backend ref for f32; it has cpu/f32 cuda/f32");
 #ifndef MICA_HAVE_CUDA
   assert_int_equal(mica_op_run(context, "test_scale", MICA_CUDA, MICA_F32, MICA_FORWARD, &args), MICA_ERR_UNSUPPORTED);
 #endif
