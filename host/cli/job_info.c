@@ -34,6 +34,7 @@ int micac_job_info(micac_args *args) {
   micah_json_int(&json, "tasks_per_step", info.tasks_per_step);
   micah_json_int(&json, "launch_tasks", info.grain * info.grains_per_launch);
   micah_json_int(&json, "activation_bytes", info.activation_bytes);
+  micah_json_int(&json, "peak_bytes", info.peak_bytes);
   micah_json_int(&json, "gradient_bytes", info.gradient_bytes);
   micah_json_int(&json, "state_bytes", info.state_bytes);
   micah_json_end(&json);
@@ -41,10 +42,11 @@ int micac_job_info(micac_args *args) {
   if (status >= 0 && args->json) printf("%s\n", text);
   else if (status >= 0)
     printf("%s on %s, loss %s%s\n  parameters       %lld\n  steps            %lld of %lld tasks, %lld in a launch\n"
-           "  memory           %.1f MB of activations, %.1f MB of gradients, %.1f MB of weights and moments\n",
+           "  memory           %.1f MB of activations (%.1f MB are alive at once), %.1f MB of gradients, %.1f MB of weights\n"
+           "                   and moments\n",
            info.model, info.family, info.loss, micac_inner(info.inner), (long long)info.params, (long long)info.steps,
            (long long)info.tasks_per_step, (long long)(info.grain * info.grains_per_launch),
-           1e-6 * (double)info.activation_bytes, 1e-6 * (double)info.gradient_bytes, 1e-6 * (double)info.state_bytes);
+           1e-6 * (double)info.activation_bytes, 1e-6 * (double)info.peak_bytes, 1e-6 * (double)info.gradient_bytes, 1e-6 * (double)info.state_bytes);
   micah_json_free(&json);
   mica_trainer_destroy(trainer);
   return status < 0 ? micac_fail(args, status) : MICAC_OK;
