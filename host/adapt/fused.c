@@ -91,10 +91,15 @@ mica_status micah_mlp_match(const mica_program *loss, const char *output, const 
 
 /* ---- running it ---- */
 
+enum { BACK_BYTES = 1024 * 1024 };  /* of the cotangents that a worker writes before they are summed: in its cache */
+
 typedef struct micah_adapt_fused {
   micak_mlp_loop loop;
   int32_t        x, y, loss;     /* operands */
   int32_t        param[MICAK_MLP_PARAMS], rate[MICAK_MLP_PARAMS];
+  int32_t        query;          /* of the query's x; its y and loss follow. -1: adapted weights are a result */
+  int64_t        at[MICAK_MLP_PARAMS]; /* in a row of `back` */
+  int64_t        unit, block;    /* tasks that are as fast as one; whose cotangents are summed at once */
   int32_t        workers;
   mica_exec     *exec;           /* [workers] */
 } fused;
@@ -110,65 +115,114 @@ static int wanted(const mica_executor *x, int32_t entry, int i) {
   return i >= 0 && x->active[p->values[p->entries[entry].binds[i].value].root];
 }
 
-static int suits(const mica_executor *x, int32_t e, const micah_adapt *a, const fused *f, int back) {
+int micah_fused_suits(const mica_executor *x, int32_t e) {
+  const micah_adapt *a = x->program->entries[e].own;
+  const micah_mlp_step *m = a->step->mlp;
   const mica_adapt_options *o = &a->options;
-  if (x->backend != MICA_CPU || x->dtype != MICA_F32 || o->data) return 0;
-  if (o->method != MICA_ADAPT_UNROLLED && o->method != MICA_ADAPT_TRUNCATED) return back == 0;
-  return !back || (!wanted(x, e, f->x) && !wanted(x, e, f->y));
+  int back = micah_face_runs(x, e, MICA_BACKWARD);
+  if (!m || x->backend != MICA_CPU || x->dtype != MICA_F32 || o->data) return 0;
+  if (o->method != MICA_ADAPT_UNROLLED && o->method != MICA_ADAPT_TRUNCATED) return !back;
+  return !back || (!wanted(x, e, operand_of(a, m->x)) && !wanted(x, e, operand_of(a, m->y)));
+}
+
+int micah_fused_may_judge(const mica_executor *x, int32_t e) {
+  const micah_entry *entry = &x->program->entries[e];
+  const micah_adapt *a = entry->own;
+  /* a task goes down and back at once: so must the passes, and nothing may wait for the inner losses */
+  if ((x->passes & ~(MICA_PASS_FORWARD | MICA_PASS_BACKWARD)) || entry->level != MICA_NO_AXIS ||
+      (micah_face_runs(x, e, MICA_BACKWARD) && !x->fused))
+    return 0;
+  for (int i = 0; i < a->op.n_operands; i++)
+    if (a->operands[i].kind == MICAH_ADAPT_ROW && micah_is_read(x->program, entry->binds[i].value)) return 0;
+  return 1;
+}
+
+static void set_sizes(const mica_executor *x, int32_t e, fused *f) {
+  const micah_entry *entry = &x->program->entries[e];
+  const micah_adapt *a = entry->own;
+  const int64_t *dim = ((const micah_inner_args *)x->args[e])->dim;
+  f->loop.R = dim[1 + a->step->values[a->operands[f->x].value].axis];
+  if (f->query >= 0) f->loop.query.R = dim[entry->op->n_dims - 1];
+}
+
+static mica_status make_workers(mica_executor *x, fused *f) {
+  const mica_threads *threads = mica_context_get_threads(x->context);
+  size_t bytes = (size_t)(f->query < 0 ? micak_mlp_loop_scratch(&f->loop) : micak_mlp_task_scratch(&f->loop));
+  f->workers = threads && threads->parallel_for ? threads->workers : 1;
+  if (!(f->exec = micah_region_alloc(&x->region, f->workers, sizeof *f->exec))) return MICA_ERR_MEMORY;
+  for (int32_t i = 0; i < f->workers; i++) {
+    f->exec[i] = (mica_exec){ sizeof(mica_exec), NULL, micah_region_raw(&x->region, (int64_t)bytes), bytes,
+                              mica_context_get_isa(x->context), 0 };
+    if (!f->exec[i].scratch) return MICA_ERR_MEMORY;
+  }
+  return MICA_OK;
+}
+
+/* rows of cotangents of the tasks of a block */
+static mica_status make_back(mica_executor *x, int64_t tasks, int rates, fused *f) {
+  micak_mlp_loop *l = &f->loop;
+  const int task = f->query >= 0;
+  int64_t each = BACK_BYTES / micak_mlp_back_bytes(l, task, f->unit) * f->unit;
+  f->block = (each < f->unit ? f->unit : each) * f->workers;
+  if (tasks > f->block) tasks = f->block;
+  l->back = micah_region_raw(&x->region, micak_mlp_back_bytes(l, task, tasks));
+  if (rates)
+    l->rate_back = micah_region_raw(&x->region, tasks * l->steps * MICAK_MLP_PARAMS * (int64_t)sizeof(float));
+  return l->back && (l->rate_back || !rates) ? MICA_OK : MICA_ERR_MEMORY;
 }
 
 mica_status micah_fused_create(mica_executor *x, int32_t e, micah_adapt_state *s) {
   const micah_entry *entry = &x->program->entries[e];
   const micah_adapt *a = entry->own;
   const micah_mlp_step *m = a->step->mlp;
-  micah_region *region = &x->region;
-  if (!m) return MICA_OK;
-  fused f = { .x = operand_of(a, m->x), .y = operand_of(a, m->y), .loss = -1 };
+  if (!micah_fused_suits(x, e)) return MICA_OK;
+  fused *f = s->fused = micah_region_alloc(&x->region, 1, sizeof *f);
+  if (!f) return MICA_ERR_MEMORY;
   int back = micah_face_runs(x, e, MICA_BACKWARD), rates = 0;
-  if (!suits(x, e, a, &f, back)) return MICA_OK;
-  micak_mlp_loop *l = &f.loop;
+  *f = (fused){ .x = operand_of(a, m->x), .y = operand_of(a, m->y), .loss = -1, .query = -1 };
+  if (entry->op->n_operands > a->op.n_operands) f->query = a->op.n_operands;
+  micak_mlp_loop *l = &f->loop;
   l->layers = m->layers, l->act = m->act, l->first_order = m->first_order, l->steps = a->options.steps;
   l->stride = micah_adapt_stride(&a->options);
   l->stop = a->options.method == MICA_ADAPT_TRUNCATED ? l->steps - a->options.last : 0;
   memcpy(l->width, m->width, sizeof l->width);
   for (int i = 0; i < a->op.n_operands; i++)
-    if (a->operands[i].kind == MICAH_ADAPT_ROW) f.loss = i;
-  int64_t tasks = micah_capacity(x, entry->level);
+    if (a->operands[i].kind == MICAH_ADAPT_ROW) f->loss = i;
   for (int i = 0; i < 2 * m->layers; i++) {
-    f.param[i] = operand_of(a, m->param[i]), f.rate[i] = operand_of(a, m->rate[i]);
-    if (f.param[i] < 0) continue;
-    rates |= back && wanted(x, e, f.rate[i]);
-    int64_t bytes = tasks * a->operands[f.param[i]].count * (int64_t)sizeof(float);
-    if (back && !(l->back[i] = micah_region_raw(region, bytes))) return MICA_ERR_MEMORY;
+    f->at[i] = i ? f->at[i - 1] + (f->param[i - 1] < 0 ? 0 : a->operands[f->param[i - 1]].count) : 0;
+    f->param[i] = operand_of(a, m->param[i]), f->rate[i] = operand_of(a, m->rate[i]);
+    if (i % 2) l->bias[i / 2] = f->param[i] >= 0;
+    rates |= f->param[i] >= 0 && back && wanted(x, e, f->rate[i]);
   }
-  if (rates &&
-      !(l->rate_back = micah_region_raw(region, tasks * l->steps * MICAK_MLP_PARAMS * (int64_t)sizeof(float))))
-    return MICA_ERR_MEMORY;
-  const mica_threads *threads = mica_context_get_threads(x->context);
-  f.workers = threads && threads->parallel_for ? threads->workers : 1;
-  if (!(f.exec = micah_region_alloc(region, f.workers, sizeof *f.exec))) return MICA_ERR_MEMORY;
-  for (int32_t i = 0; i < f.workers; i++) {
-    size_t bytes = (size_t)micak_mlp_loop_scratch(l);
-    f.exec[i] = (mica_exec){ sizeof(mica_exec), NULL, micah_region_raw(region, (int64_t)bytes), bytes,
-                             mica_context_get_isa(x->context), 0 };
-    if (!f.exec[i].scratch) return MICA_ERR_MEMORY;
+  if (f->query >= 0) {
+    const micah_judged *op = (const micah_judged *)(const void *)entry->op;
+    l->query.mean_out = op->mean_out, l->query.mean_rows = op->mean_rows;
   }
-  if (!(s->fused = micah_region_alloc(region, 1, sizeof f))) return MICA_ERR_MEMORY;
-  *s->fused = f;
-  return MICA_OK;
+  set_sizes(x, e, f);
+  f->unit = f->query < 0 ? 1 : micak_mlp_task_unit(l, mica_context_get_isa(x->context));
+  mica_status status = make_workers(x, f);
+  return status < 0 || !back ? status : make_back(x, micah_capacity(x, entry->level), rates, f);
+}
+
+const char *micah_fused_path(const micah_adapt_state *s) {
+  return !s->fused ? "steps" : s->fused->query < 0 ? "mlp" : "mlp+loss";
 }
 
 /* this run's wires */
-static void bind(const micah_adapt_run *r, int kept) {
+static void bind(const micah_adapt_run *r) {
   fused *f = r->s->fused;
   micak_mlp_loop *l = &f->loop;
   const mica_port *x = micah_inner_port(r->args, f->x);
   l->x = x->v, l->y = micah_inner_port(r->args, f->y)->v, l->offsets = x->offsets;
   l->B = micah_rows(r->x, r->x->program->entries[r->entry].level);
-  int32_t axis = r->a->step->values[r->a->operands[f->x].value].axis;
-  l->R = ((const micah_inner_args *)r->args)->dim[1 + axis];
+  set_sizes(r->x, r->entry, f);
   l->loss = l->loss_d = (mica_wire){ .data = NULL };
   if (f->loss >= 0) l->loss = micah_inner_port(r->args, f->loss)->v, l->loss_d = micah_inner_port(r->args, f->loss)->d;
+  if (f->query >= 0) {
+    const mica_port *q = micah_inner_port(r->args, f->query), *loss = micah_inner_port(r->args, f->query + 2);
+    l->query.x = q->v, l->query.y = micah_inner_port(r->args, f->query + 1)->v, l->query.offsets = q->offsets;
+    l->query.loss = loss->v, l->query.loss_d = loss->d;
+  }
   for (int i = 0; i < 2 * l->layers; i++) {
     if (f->param[i] < 0) continue;
     const micah_adapt_operand *o = &r->a->operands[f->param[i]];
@@ -178,22 +232,22 @@ static void bind(const micah_adapt_run *r, int kept) {
     l->last[i] = last->v, l->last_d[i] = last->d;
     l->rate[i] = micah_inner_port(r->args, f->rate[i])->v;
     l->rate_step[i] = r->a->operands[f->rate[i]].kind == MICAH_ADAPT_STEPPED;
-    l->kept[i] = kept && micah_adapt_kept(&r->a->options) > 0 ? micah_inner_port(r->args, c->kept)->v.data : NULL;
+    l->kept[i] = micah_adapt_kept(&r->a->options) > 0 ? micah_inner_port(r->args, c->kept)->v.data : NULL;
   }
 }
 
 typedef struct job {
   const micah_adapt_run *r;
+  int64_t                first, count; /* tasks */
   int64_t                piece;  /* tasks, or numbers */
-  int                    back;
+  mica_status          (*kernel)(const mica_exec *exec, const void *loop, int64_t first, int64_t count);
 } job;
 
 static void run_piece(void *arg, int64_t n, int32_t worker) {
   const job *j = arg;
   const fused *f = j->r->s->fused;
-  int64_t first = n * j->piece, count = f->loop.B - first < j->piece ? f->loop.B - first : j->piece;
-  if (j->back) micak_mlp_loop_backward(&f->exec[worker], &f->loop, first, count);
-  else micak_mlp_loop_forward(&f->exec[worker], &f->loop, first, count);
+  int64_t at = n * j->piece, count = j->count - at < j->piece ? j->count - at : j->piece;
+  j->kernel(&f->exec[worker], &f->loop, j->first + at, count);
 }
 
 static void each(const micah_adapt_run *r, int64_t n, mica_body body, void *arg) {
@@ -202,17 +256,23 @@ static void each(const micah_adapt_run *r, int64_t n, mica_body body, void *arg)
   else for (int64_t i = 0; i < n; i++) body(arg, i, 0);
 }
 
-static void run_tasks(const micah_adapt_run *r, int back) {
-  const fused *f = r->s->fused;
-  job j = { r, (f->loop.B + 4 * f->workers - 1) / (4 * f->workers), back };
-  if (j.piece > 32) j.piece = 32;
-  if (j.piece < 1) j.piece = 1;
-  each(r, (f->loop.B + j.piece - 1) / j.piece, run_piece, &j);
+static void run_tasks(job *j) {
+  const fused *f = j->r->s->fused;
+  int64_t units = (j->count + f->unit - 1) / f->unit, most = f->unit > 1 ? 8 : 32;
+  int64_t piece = (units + 4 * f->workers - 1) / (4 * f->workers);
+  if (piece > most) piece = most;
+  if (piece < 1) piece = 1;
+  j->piece = piece * f->unit;
+  each(j->r, (j->count + j->piece - 1) / j->piece, run_piece, j);
 }
 
 mica_status micah_fused_forward(const micah_adapt_run *r) {
-  bind(r, 1);
-  run_tasks(r, 0);
+  const fused *f = r->s->fused;
+  /* the pass back does all of it */
+  if (f->query >= 0 && (r->x->running >> MICA_BACKWARD & 1)) return MICA_OK;
+  bind(r);
+  job j = { r, 0, f->loop.B, 0, f->query < 0 ? micak_mlp_loop_forward : micak_mlp_task_forward };
+  run_tasks(&j);
   return MICA_OK;
 }
 
@@ -220,7 +280,6 @@ mica_status micah_fused_forward(const micah_adapt_run *r) {
 static void sum_piece(void *arg, int64_t n, int32_t worker) {
   const job *j = arg;
   const fused *f = j->r->s->fused;
-  (void)worker;
   for (int i = 0; i < 2 * f->loop.layers; i++) {
     if (f->param[i] < 0) continue;
     int64_t count = j->r->a->operands[f->param[i]].count, pieces = (count + j->piece - 1) / j->piece;
@@ -229,25 +288,25 @@ static void sum_piece(void *arg, int64_t n, int32_t worker) {
       continue;
     }
     const mica_wire *d = &micah_inner_port(j->r->args, f->param[i])->d;
-    int64_t first = n * j->piece, size = count - first < j->piece ? count - first : j->piece;
-    for (int64_t b = 0; b < f->loop.B; b++) {
-      float *to = micak_task(d, NULL, b);
-      const float *from = f->loop.back[i] + b * count + first;
-      if (!to) continue;
-      to += first;
-      if (!(d->flags & MICA_ADD) && !micak_same_slot(d, NULL, b)) memcpy(to, from, (size_t)size * sizeof *to);
-      else for (int64_t k = 0; k < size; k++) to[k] += from[k];
+    const int64_t first = n * j->piece, size = count - first < j->piece ? count - first : j->piece;
+    const int64_t end = j->first + j->count;
+    for (int64_t b = j->first, next; b < end; b = next) {
+      for (next = b + 1; next < end && micak_same_slot(d, NULL, next);) next++;
+      micak_mlp_sum sum = { micak_task(d, NULL, b), f->loop.back, micak_mlp_params(&f->loop), f->at[i], b - j->first,
+                            next - b, (d->flags & MICA_ADD) || micak_same_slot(d, NULL, b), f->unit > 1 };
+      if (sum.to) micak_mlp_sum_run(&f->exec[worker], &sum, first, size);
     }
     return;
   }
 }
 
 /* one rate's cotangents: a number, or one a step, of all the parameters that it moves */
-static void sum_rate(const micah_adapt_run *r, int32_t operand) {
+static void sum_rate(const job *j, int32_t operand) {
+  const micah_adapt_run *r = j->r;
   const fused *f = r->s->fused;
   const mica_wire *d = &micah_inner_port(r->args, operand)->d;
   int stepped = r->a->operands[operand].kind == MICAH_ADAPT_STEPPED;
-  for (int64_t b = 0; b < f->loop.B; b++) {
+  for (int64_t b = j->first; b < j->first + j->count; b++) {
     float *to = micak_task(d, NULL, b);
     if (!to) continue;
     int fresh = !(d->flags & MICA_ADD) && !micak_same_slot(d, NULL, b);
@@ -255,27 +314,39 @@ static void sum_rate(const micah_adapt_run *r, int32_t operand) {
     for (int64_t k = f->loop.stop; k < f->loop.steps; k++)
       for (int i = 0; i < 2 * f->loop.layers; i++)
         if (f->rate[i] == operand)
-          to[stepped ? k : 0] += f->loop.rate_back[(b * f->loop.steps + k) * MICAK_MLP_PARAMS + i];
+          to[stepped ? k : 0] += f->loop.rate_back[((b - j->first) * f->loop.steps + k) * MICAK_MLP_PARAMS + i];
+  }
+}
+
+static void sum_block(job *j) {
+  const fused *f = j->r->s->fused;
+  int64_t pieces = 0;
+  j->piece = 512;
+  for (int i = 0; i < 2 * f->loop.layers; i++)
+    if (f->param[i] >= 0 && f->loop.stop == 0)
+      pieces += (j->r->a->operands[f->param[i]].count + j->piece - 1) / j->piece;
+  each(j->r, pieces, sum_piece, j);
+  for (int i = 0; f->loop.rate_back && i < 2 * f->loop.layers; i++) {
+    int before = 0;
+    for (int k = 0; k < i; k++) before |= f->rate[k] == f->rate[i];
+    if (f->rate[i] >= 0 && !before) sum_rate(j, f->rate[i]);
   }
 }
 
 mica_status micah_fused_back(const micah_adapt_run *r) {
   fused *f = r->s->fused;
-  bind(r, 1);
-  run_tasks(r, 1);
-  job j = { r, 512, 1 };
-  int64_t pieces = 0;
-  for (int i = 0; i < 2 * f->loop.layers; i++) {
-    if (f->param[i] < 0) continue;
-    int64_t count = r->a->operands[f->param[i]].count;
-    if (f->loop.stop > 0) micah_adapt_clear(r, f->param[i], 0, 1);
-    else pieces += (count + j.piece - 1) / j.piece;
+  bind(r);
+  /* blocks of one size, whole rounds of the workers */
+  const int64_t B = f->loop.B, blocks = (B + f->block - 1) / f->block, round = f->unit * f->workers;
+  const int64_t size = blocks ? ((B + blocks - 1) / blocks + round - 1) / round * round : 0;
+  for (int64_t first = 0; first < B; first += size) {
+    job j = { r, first, B - first < size ? B - first : size, 0,
+              f->query < 0 ? micak_mlp_loop_backward : micak_mlp_task_both };
+    f->loop.back_first = first;
+    run_tasks(&j);
+    sum_block(&j);
   }
-  each(r, pieces, sum_piece, &j);
-  for (int i = 0; f->loop.rate_back && i < 2 * f->loop.layers; i++) {
-    int before = 0;
-    for (int k = 0; k < i; k++) before |= f->rate[k] == f->rate[i];
-    if (f->rate[i] >= 0 && !before) sum_rate(r, f->rate[i]);
-  }
+  for (int i = 0; f->loop.stop > 0 && i < 2 * f->loop.layers; i++)
+    if (f->param[i] >= 0) micah_adapt_clear(r, f->param[i], 0, 1);
   return MICA_OK;
 }

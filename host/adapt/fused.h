@@ -18,6 +18,21 @@ typedef struct micah_mlp_step {
 mica_status micah_mlp_match(const mica_program *loss, const char *output, const mica_step_options *options,
                             mica_step *step);
 
+/* the operation of an entry that took the query's loss into it (absorb.c) */
+typedef struct micah_judged {
+  mica_op op;                    /* operands of the loop, then query.x, query.y, query.loss */
+  int     mean_out, mean_rows;   /* as micak_mlp_query */
+} micah_judged;
+
+/* before entries have memory: may the loop be one kernel; with the query's loss too, if that is of its kind */
+int micah_fused_suits(const mica_executor *x, int32_t entry);
+int micah_fused_may_judge(const mica_executor *x, int32_t entry);
+int micah_is_read(const mica_program *program, int32_t value); /* by a live entry */
+/* give x a program in which the entry has taken in the query's loss, where it can */
+mica_status micah_adapt_absorb(mica_executor *x, int32_t entry);
+/* as mica_adapt_get_path */
+const char *micah_fused_path(const micah_adapt_state *s);
+
 /* make s->fused, or leave it NULL: the steps run one by one */
 mica_status micah_fused_create(mica_executor *x, int32_t entry, micah_adapt_state *s);
 mica_status micah_fused_forward(const micah_adapt_run *r);

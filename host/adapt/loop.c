@@ -233,7 +233,7 @@ mica_status mica_adapt_get_path(const mica_executor *x, int32_t index, const cha
   int32_t n = 0;
   for (int32_t e = 0; e < x->program->n_entries; e++) {
     if (x->program->entries[e].inner != &micah_adapt_inner || !x->inner[e] || n++ != index) continue;
-    *out = ((const micah_adapt_state *)x->inner[e])->fused ? "mlp" : "steps";
+    *out = micah_fused_path(x->inner[e]);
     return MICA_OK;
   }
   return mica_error(MICA_ERR_NOT_FOUND, "program %s has %d inner loops, there is none with index %d", x->program->name,

@@ -70,19 +70,25 @@ static mica_status probe_scratch(mica_executor *x, int32_t wires) {
 }
 
 static mica_status build(mica_executor *x, const mica_executor_options *options) {
-  const mica_program *p = x->program;
   micah_region *region = &x->region;
-  int64_t wires = (int64_t)p->n_values * MICAH_WIRES;
-  x->wanted = micah_region_alloc(region, p->n_values, 1);
-  x->active = micah_region_alloc(region, p->n_values, 1);
+  int64_t wires = (int64_t)x->program->n_values * MICAH_WIRES;
+  x->wanted = micah_region_alloc(region, x->program->n_values, 1);
+  x->active = micah_region_alloc(region, x->program->n_values, 1);
+  if (!x->wanted || !x->active) return MICA_ERR_MEMORY;
+  mica_status status = micah_activity(x, options->wants, options->n_wants);
+  for (int32_t e = 0; status >= 0 && e < x->program->n_entries; e++) {
+    const micah_inner *inner = x->program->entries[e].inner;
+    if (inner && inner->absorb && x->program->live[e]) status = inner->absorb(x, e);
+  }
+  if (status < 0) return status;
+  const mica_program *p = x->program;
   x->again = micah_region_alloc(region, p->n_entries + 1, 1);
   x->stores = micah_region_alloc(region, wires, sizeof *x->stores);
   x->bound = micah_region_alloc(region, wires, sizeof *x->bound);
   x->args = micah_region_alloc(region, p->n_entries, sizeof *x->args);
   x->inner = micah_region_alloc(region, p->n_entries, sizeof *x->inner);
   x->operand_base = micah_region_alloc(region, p->n_entries + 1, sizeof *x->operand_base);
-  if (!x->wanted || !x->active || !x->again || !x->stores || !x->bound || !x->args || !x->inner || !x->operand_base)
-    return MICA_ERR_MEMORY;
+  if (!x->again || !x->stores || !x->bound || !x->args || !x->inner || !x->operand_base) return MICA_ERR_MEMORY;
   for (int32_t e = 0; e < p->n_entries; e++) {
     x->operand_base[e + 1] = x->operand_base[e] + p->entries[e].op->n_operands;
     x->args[e] = micah_region_alloc(region, (int64_t)p->entries[e].op->args_size, 1);
@@ -90,8 +96,7 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   }
   x->adds = micah_region_alloc(region, x->operand_base[p->n_entries] + 1, 1);
   if (!x->adds) return MICA_ERR_MEMORY;
-  mica_status status = micah_sizes_create(x, options);
-  if (status < 0 || (status = micah_activity(x, options->wants, options->n_wants)) < 0) return status;
+  if ((status = micah_sizes_create(x, options)) < 0) return status;
   /* ask every phase how it is cut at capacity: once with all that may be wanted */
   x->probing = MICA_D | MICA_T | MICA_TD;
   if (!(x->passes & MICA_PASS_JVP)) x->probing &= ~(MICA_T | MICA_TD);

@@ -111,7 +111,7 @@ struct mica_executor {
   int64_t             arena_bytes, saved_bytes, peak_bytes;
   mica_exec          *exec;                             /* [workers] */
   size_t              kernel_scratch;                   /* of one worker */
-  int32_t             dirty, probing, profile;
+  int32_t             dirty, probing, profile, running; /* running: faces of this run, 1 << face */
   double             *times;                            /* [workers * n_steps] profile */
   micah_step        **list;                             /* [n_steps] of the group that runs */
   void              **inner;                            /* [n_entries] states of entries that run programs */

@@ -18,6 +18,9 @@ typedef struct micah_inner {
   mica_value  (*again)(micah_replay *replay, const micah_entry *entry, const char *path, int32_t n,
                        const mica_bind *binds);
   void        (*release)(void *own);
+  /* NULL, or: before the executor has memory, take entries that follow into this one by giving x->program a copy with
+   * another list, over the same values */
+  mica_status (*absorb)(mica_executor *x, int32_t entry);
 } micah_inner;
 
 void    micah_inner_destroy(mica_executor *x);

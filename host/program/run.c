@@ -209,6 +209,7 @@ mica_status mica_executor_run(mica_executor *x, int32_t passes, void *saved) {
   int32_t faces = (passes & MICA_PASS_FORWARD ? 1 << MICA_FORWARD : 0) | (passes & MICA_PASS_JVP ? 1 << MICA_JVP : 0) |
                   (passes & MICA_PASS_BACKWARD ? 1 << MICA_BACKWARD : 0) |
                   (passes & MICA_PASS_BACKWARD_JVP ? 1 << MICA_BACKWARD_JVP : 0);
+  x->running = faces;
   return x->backend == MICA_CUDA ? run_on_device(x, faces, captured) : run_groups(x, faces);
 }
 

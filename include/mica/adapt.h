@@ -90,8 +90,9 @@ typedef struct mica_adapt_report {
 } mica_adapt_report;
 MICA_API mica_status mica_adapt_get_report(const mica_executor *executor, int32_t index, mica_adapt_report *out);
 
-/* how the n-th adapt entry runs: "steps", one by one, or "mlp", the whole loop of a small network in one kernel, a task
- * at a time */
+/* how the n-th adapt entry runs: "steps", one by one; "mlp", the whole loop of a small network in one kernel, a task at a
+ * time; or "mlp+loss", that and the network's loss on a query, forward and back, when nothing else reads the adapted
+ * weights */
 MICA_API mica_status mica_adapt_get_path(const mica_executor *executor, int32_t index, const char **out);
 
 /* ---- step programs of an inner loss and an update ---- */

@@ -13,6 +13,7 @@ typedef struct work {
   int64_t row[MOST], weights;                /* floats of a row of weights; of all */
   float *theta[MOST], *g[MOST], *u[MOST], *v[MOST], *h[MOST]; /* weights, gradient, cotangent, v = rates u, H v */
   float *stretch;                            /* (stride, weights): thetas from a kept one on */
+  float *trail;                              /* of a task: the kept ones */
   float *first[MOST];                        /* the last start: tasks may share it */
   const float *seen[2 * MOST];               /* where that was, once it is loaded */
   int loaded;
@@ -25,6 +26,7 @@ static work work_of(const micak_mlp_loop *m, float *at) {
   work w = { .m = m, .weights = mlp_weights(m) };
   float **all[] = { w.theta, w.g, w.u, w.v, w.h, w.first };
   w.stretch = at + mlp_cleared(m);
+  w.trail = w.stretch + (m->stride > 1 ? m->stride * w.weights : 0);
   memset(at, 0, (size_t)mlp_cleared(m) * sizeof *at);
   for (int l = 0; l < m->layers; l++) w.row[l] = mlp_row(m, l);
   for (int i = 0; i < 6; i++)
@@ -44,7 +46,7 @@ static work work_of(const micak_mlp_loop *m, float *at) {
     for (int l = 0; l < m->layers; l++) {
       (i ? w.rows_t : w.rows)[l] = at;
       /* without a bias, its column of the gradient is zero */
-      for (int r = 0; i == 0 && m->start[2 * l + 1].data && r < VW; r++) at[r * w.row[l] + m->width[l]] = 1;
+      for (int r = 0; i == 0 && m->bias[l] && r < VW; r++) at[r * w.row[l] + m->width[l]] = 1;
       at += VW * w.row[l];
     }
   return w;
@@ -207,6 +209,40 @@ INLINE float gradient(work *w, const data *t, const int act) {
   return t->rows ? sum / (float)t->rows : 0;
 }
 
+/* the loss of a task's query at theta; `back`: u = its gradient times the seeds */
+INLINE void judge(work *w, int64_t b, int back, const int act) {
+  const micak_mlp_loop *m = w->m;
+  const micak_mlp_query *q = &m->query;
+  const int last = m->layers;
+  data t = { micak_task(&q->x, q->offsets, b), micak_task(&q->y, q->offsets, b), micak_rows(q->offsets, b, q->R) };
+  const int32_t *offsets = q->mean_rows ? NULL : q->offsets;
+  float *loss = micak_task(&q->loss, offsets, b), sum = 0;
+  const float *loss_d = micak_task(&q->loss_d, offsets, b);
+  const float part = q->mean_out ? 1.0f / (float)m->width[last] : 1, over = t.rows ? 1.0f / (float)t.rows : 0;
+  if (back && !t.rows) memset(w->u[0], 0, (size_t)w->weights * sizeof(float));
+  for (int64_t first = 0; first < t.rows; first += VW) {
+    int64_t count = t.rows - first < VW ? t.rows - first : VW;
+    down(w, &t, first, count, 1, act);
+    vf squares = v_zero(), seed = v_zero();
+    if (loss_d) seed = q->mean_rows ? v_set1(loss_d[0] * over) : v_load_n(loss_d + first, count);
+    for (int64_t o = 0; o < m->width[last]; o++) {
+      vf e = v_load(w->d[last] + o * VW);
+      squares = v_fma(e, e, squares);
+      v_store(w->d[last] + o * VW, 2.0f * part * seed * e);
+    }
+    squares *= part;
+    sum += v_sum(squares);
+    if (loss && !q->mean_rows) v_store_n(loss + first, squares, count);
+    if (!back) continue;
+    up(w, act);
+    for (int l = 0; l < last; l++) {
+      if (l) by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
+      outer(w->d[l + 1], w->rows[l], w->row[l], count, w->u[l], first > 0, m->width[l + 1]);
+    }
+  }
+  if (loss && q->mean_rows) *loss = sum * over;
+}
+
 /* h = H v; `want`: g too */
 INLINE void curvature(work *w, const data *t, int want, const int act) {
   const micak_mlp_loop *m = w->m;
@@ -329,10 +365,24 @@ static data data_of(const micak_mlp_loop *m, int64_t b) {
   return (data){ micak_task(&m->x, m->offsets, b), micak_task(&m->y, m->offsets, b), micak_rows(m->offsets, b, m->R) };
 }
 
-/* theta_k of task b, k >= 1 a multiple of the stride; NULL: not kept */
-static float *kept_at(const micak_mlp_loop *m, int param, int64_t k, int64_t b) {
-  int64_t n = m->width[param / 2 + 1] * (param % 2 ? 1 : m->width[param / 2]);
-  return m->kept[param] ? m->kept[param] + ((k / m->stride - 1) * m->B + b) * n : NULL;
+/* theta_k, k >= 1 a multiple of the stride: in a worker's trail, or where all tasks' are kept */
+static void keep(const work *w, int64_t k, int64_t b, int task, int load) {
+  const micak_mlp_loop *m = w->m;
+  float *trail = w->trail + (k / m->stride - 1) * w->weights;
+  if (task) {
+    if (load) copy(w->theta[0], trail, w->weights);
+    else copy(trail, w->theta[0], w->weights);
+    return;
+  }
+  for (int l = 0; l < m->layers; l++) {
+    float *at[2];
+    for (int i = 0; i < 2; i++) {
+      int64_t n = m->width[l + 1] * (i ? 1 : m->width[l]);
+      at[i] = m->kept[2 * l + i] ? m->kept[2 * l + i] + ((k / m->stride - 1) * m->B + b) * n : NULL;
+    }
+    if (load) load_layer(w, l, at[0], at[1], w->theta[l]);
+    else store_layer(w, l, w->theta[l], at[0], at[1]);
+  }
 }
 
 /* theta -= rate g */
@@ -341,21 +391,25 @@ static void descend(work *w, int64_t b, int64_t step) {
   for (int64_t i = 0; i < w->weights; i += VW) v_store(w->theta[0] + i, v_load(w->theta[0] + i) - v_load(w->v[0] + i));
 }
 
+/* all steps; `task`: what is kept stays in the worker */
+INLINE void steps_down(work *w, const data *t, int64_t b, int task, const int act) {
+  const micak_mlp_loop *m = w->m;
+  float *loss = micak_task(&m->loss, NULL, b);
+  load_start(w, b);
+  for (int64_t k = 0; k < m->steps; k++) {
+    float value = gradient(w, t, act);
+    if (loss) loss[k] = value;
+    descend(w, b, k);
+    if (k + 1 < m->steps && (k + 1) % m->stride == 0) keep(w, k + 1, b, task, 0);
+  }
+}
+
 INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count,
                            const int act) {
   work w = work_of(m, exec->scratch);
   for (int64_t b = begin; b < begin + count; b++) {
     data t = data_of(m, b);
-    float *loss = micak_task(&m->loss, NULL, b);
-    load_start(&w, b);
-    for (int64_t k = 0; k < m->steps; k++) {
-      float value = gradient(&w, &t, act);
-      if (loss) loss[k] = value;
-      descend(&w, b, k);
-      if (k + 1 == m->steps || (k + 1) % m->stride) continue;
-      for (int l = 0; l < m->layers; l++)
-        store_layer(&w, l, w.theta[l], kept_at(m, 2 * l, k + 1, b), kept_at(m, 2 * l + 1, k + 1, b));
-    }
+    steps_down(&w, &t, b, 0, act);
     for (int l = 0; l < m->layers; l++)
       store_layer(&w, l, w.theta[l], micak_task(&m->last[2 * l], NULL, b), micak_task(&m->last[2 * l + 1], NULL, b));
   }
@@ -378,48 +432,73 @@ static void rate_slopes(const work *w, float *out) {
   }
 }
 
+/* u from the last theta to the first, and to `back` */
+INLINE void steps_up(work *w, const data *t, int64_t b, int task, const int act) {
+  const micak_mlp_loop *m = w->m;
+  const float *loss_d = micak_task(&m->loss_d, NULL, b);
+  const int slopes = m->rate_back || loss_d;
+  const int64_t stride = m->stride, row = b - m->back_first;
+  int64_t begins = (m->steps - 1) / stride * stride;
+  for (; begins >= 0 && begins + stride > m->stop; begins -= stride) {
+    int64_t end = begins + stride < m->steps ? begins + stride : m->steps, low = begins > m->stop ? begins : m->stop;
+    if (m->first_order && !slopes) break;  /* u goes back as it is */
+    if (begins == 0) load_start(w, b);
+    else keep(w, begins, b, task, 1);
+    for (int64_t k = begins; stride > 1 && k < end; k++) {
+      copy(w->stretch + (k - begins) * w->weights, w->theta[0], w->weights);
+      if (k + 1 == end) break;
+      gradient(w, t, act);
+      descend(w, b, k);
+    }
+    for (int64_t k = end - 1; k >= low; k--) {
+      if (stride > 1) copy(w->theta[0], w->stretch + (k - begins) * w->weights, w->weights);
+      if (m->first_order) gradient(w, t, act);
+      else {
+        times_rate(w, w->v, w->u, b, k);
+        curvature(w, t, slopes, act);
+      }
+      if (m->rate_back) rate_slopes(w, m->rate_back + (row * m->steps + k) * MICAK_MLP_PARAMS);
+      for (int64_t i = 0; !m->first_order && i < w->weights; i += VW)
+        v_store(w->u[0] + i, v_load(w->u[0] + i) - v_load(w->h[0] + i));
+      for (int64_t i = 0; loss_d && i < w->weights; i += VW)
+        v_store(w->u[0] + i, v_fma(v_set1(loss_d[k]), v_load(w->g[0] + i), v_load(w->u[0] + i)));
+    }
+  }
+  float *to = m->back + row * micak_mlp_params(m);
+  for (int l = 0; l < m->layers; l++) {
+    float *bias = to + mlp_count(m, 2 * l);
+    store_layer(w, l, w->u[l], to, m->bias[l] ? bias : NULL);
+    to = bias + mlp_count(m, 2 * l + 1);
+  }
+}
+
 INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count,
                             const int act) {
   work w = work_of(m, exec->scratch);
   for (int64_t b = begin; b < begin + count; b++) {
     data t = data_of(m, b);
-    const float *loss_d = micak_task(&m->loss_d, NULL, b);
-    const int slopes = m->rate_back || loss_d;
     load_wires(&w, m->last_d, b, w.u);
-    const int64_t stride = m->stride;
-    int64_t begins = (m->steps - 1) / stride * stride;
-    for (; begins >= 0 && begins + stride > m->stop; begins -= stride) {
-      int64_t end = begins + stride < m->steps ? begins + stride : m->steps, low = begins > m->stop ? begins : m->stop;
-      if (m->first_order && !slopes) break;  /* u goes back as it is */
-      if (begins == 0) load_start(&w, b);
-      for (int l = 0; begins > 0 && l < m->layers; l++)
-        load_layer(&w, l, kept_at(m, 2 * l, begins, b), kept_at(m, 2 * l + 1, begins, b), w.theta[l]);
-      for (int64_t k = begins; stride > 1 && k < end; k++) {
-        copy(w.stretch + (k - begins) * w.weights, w.theta[0], w.weights);
-        if (k + 1 == end) break;
-        gradient(&w, &t, act);
-        descend(&w, b, k);
-      }
-      for (int64_t k = end - 1; k >= low; k--) {
-        if (stride > 1) copy(w.theta[0], w.stretch + (k - begins) * w.weights, w.weights);
-        if (m->first_order) gradient(&w, &t, act);
-        else {
-          times_rate(&w, w.v, w.u, b, k);
-          curvature(&w, &t, slopes, act);
-        }
-        if (m->rate_back) rate_slopes(&w, m->rate_back + (b * m->steps + k) * MICAK_MLP_PARAMS);
-        for (int64_t i = 0; !m->first_order && i < w.weights; i += VW)
-          v_store(w.u[0] + i, v_load(w.u[0] + i) - v_load(w.h[0] + i));
-        for (int64_t i = 0; loss_d && i < w.weights; i += VW)
-          v_store(w.u[0] + i, v_fma(v_set1(loss_d[k]), v_load(w.g[0] + i), v_load(w.u[0] + i)));
-      }
-    }
-    for (int l = 0; l < m->layers; l++) {
-      float *bias = m->back[2 * l + 1] ? m->back[2 * l + 1] + b * m->width[l + 1] : NULL;
-      store_layer(&w, l, w.u[l], m->back[2 * l] + b * m->width[l + 1] * m->width[l], bias);
-    }
+    steps_up(&w, &t, b, 0, act);
   }
   return MICA_OK;
+}
+
+INLINE mica_status whole(const mica_exec *exec, const micak_mlp_loop *m, int64_t begin, int64_t count, int back,
+                         const int act) {
+  work w = work_of(m, exec->scratch);
+  for (int64_t b = begin; b < begin + count; b++) {
+    data t = data_of(m, b);
+    steps_down(&w, &t, b, 1, act);
+    judge(&w, b, back, act);
+    if (back) steps_up(&w, &t, b, 1, act);
+  }
+  return MICA_OK;
+}
+INLINE mica_status task(const mica_exec *e, const micak_mlp_loop *m, int64_t f, int64_t n, const int act) {
+  return whole(e, m, f, n, 0, act);
+}
+INLINE mica_status both(const mica_exec *e, const micak_mlp_loop *m, int64_t f, int64_t n, const int act) {
+  return whole(e, m, f, n, 1, act);
 }
 
 /* one copy for each activation */
@@ -441,3 +520,5 @@ INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int6
   }
 BY_ACT(forward)
 BY_ACT(backward)
+BY_ACT(task)
+BY_ACT(both)

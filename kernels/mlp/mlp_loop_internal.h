@@ -9,6 +9,18 @@
 enum { MLP_LANES = 16 }; /* columns are rounded up to this in every instruction set */
 
 static inline int64_t mlp_round(int64_t n) { return (n + MLP_LANES - 1) / MLP_LANES * MLP_LANES; }
+
+/* numbers of a parameter, 0 of a bias that there is not */
+static inline int64_t mlp_count(const micak_mlp_loop *m, int param) {
+  const int l = param / 2;
+  if (param % 2) return m->bias[l] ? m->width[l + 1] : 0;
+  return m->width[l + 1] * m->width[l];
+}
+/* numbers of a task's cotangents with tasks in lanes: a square from any of them on is inside */
+static inline int64_t mlp_back_row(int64_t params) { return mlp_round(params + MLP_LANES - 1); }
+/* run tasks in lanes? a vector's thetas then are in the second cache. of the network alone: bits depend on it */
+static inline int mlp_in_lanes(const micak_mlp_loop *m) { return micak_mlp_params(m) <= 4096; }
+
 /* floats of a row of a layer's weights: inputs, the bias, zeros */
 static inline int64_t mlp_row(const micak_mlp_loop *m, int layer) { return mlp_round(m->width[layer] + 1); }
 static inline int64_t mlp_weights(const micak_mlp_loop *m) {

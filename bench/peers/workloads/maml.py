@@ -119,6 +119,6 @@ FORMS = {
 NO_LOOP = {k: v for k, v in FORMS.items() if k != "torch_loop"}   # seconds a step, in all runs
 WORKLOADS = [
     Job(f"maml_{tasks}_{steps}", "docs/recipes/maml_sinusoid.yaml", FORMS if tasks == 25 else NO_LOOP, exact,
-        (f"batch={tasks}", f"grain={min(tasks, 100)}", "launch=2", f"inner.steps={steps}"))
+        (f"batch={tasks}", f"grain={min(tasks, 100)}", f"inner.steps={steps}"))
     for tasks in (25, 1000, 10000) for steps in (1, 5)
 ]
