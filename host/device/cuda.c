@@ -158,9 +158,17 @@ static void stream_destroy(micah_device *device, void *stream) {
   if (stream && cudaSetDevice(device->index) == cudaSuccess) (void)cudaStreamDestroy((cudaStream_t)stream);
   (void)cudaGetLastError();
 }
+/* a thread that captures one stream may wait for another stream or event, but only in relaxed mode */
+#define WAIT(device, name, on)                                             \
+  do {                                                                     \
+    enum cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;       \
+    CALL(device, cudaThreadExchangeStreamCaptureMode, NULL, &mode_);       \
+    cudaError_t waited_ = name(on);                                        \
+    CALL(device, cudaThreadExchangeStreamCaptureMode, NULL, &mode_);       \
+    return waited_ == cudaSuccess ? MICA_OK : failed(device, #name, NULL, waited_); \
+  } while (0)
 static mica_status stream_sync(micah_device *device, void *stream) {
-  CALL(device, cudaStreamSynchronize, NULL, (cudaStream_t)stream);
-  return MICA_OK;
+  WAIT(device, cudaStreamSynchronize, (cudaStream_t)stream);
 }
 
 static mica_status event_create(micah_device *device, void **out) {
@@ -193,8 +201,7 @@ static mica_status event_query(micah_device *device, void *event, int *done) {
   return MICA_OK;
 }
 static mica_status event_sync(micah_device *device, void *event) {
-  CALL(device, cudaEventSynchronize, NULL, (cudaEvent_t)event);
-  return MICA_OK;
+  WAIT(device, cudaEventSynchronize, (cudaEvent_t)event);
 }
 static mica_status event_elapsed(micah_device *device, void *from, void *to, double *seconds) {
   float ms = 0;

@@ -22,13 +22,30 @@ static inline mica_status micak_cuda_error(const char *call, const char *what, c
                     cudaGetErrorString(code));
 }
 
+/* static and dynamic shared memory count together towards the 48 KB that need no opting in: above 32 KB a kernel is opted
+ * in to all there is but 2 KB of static memory, always the same amount, so that two threads cannot undo each other's */
+enum { MICAK_OPT_IN = 32 * 1024, MICAK_MOST_STATIC = 2 * 1024 };
+static inline mica_status micak_opt_in(const char *name, const void *entry, size_t dynamic) {
+  int         device = 0, most = 0;
+  cudaError_t code = cudaGetDevice(&device);
+  if (code == cudaSuccess) code = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (code == cudaSuccess && dynamic + MICAK_MOST_STATIC > (size_t)most)
+    return mica_error(MICA_ERR_UNSUPPORTED, "%s needs %zu bytes of shared memory a block, this device has %d", name,
+                      dynamic + MICAK_MOST_STATIC, most);
+  if (code == cudaSuccess)
+    code = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, most - MICAK_MOST_STATIC);
+  if (code == cudaSuccess) return MICA_OK;
+  (void)cudaGetLastError();
+  return micak_cuda_error("cudaFuncSetAttribute", name, code);
+}
+
 template <class T>
 struct micak_same {
   typedef T type;
 };
 
 /* start `kernel` on `stream`; a grid of no blocks is nothing to do. arguments must convert to the kernel's parameters.
- * `dynamic`: bytes of dynamic shared memory; above 48 KB the kernel is opted in first. MICA_ERR_DEVICE as above. */
+ * `dynamic`: bytes of dynamic shared memory. MICA_ERR_DEVICE as above. */
 template <class... P>
 static inline mica_status micak_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic,
                                        void *stream, typename micak_same<P>::type... args) {
@@ -37,12 +54,9 @@ static inline mica_status micak_launch(const char *name, void (*kernel)(P...), d
   simt::know(kernel, name);
 #endif
   const void *entry = (const void *)kernel;
-  if (dynamic > 48 * 1024) {
-    cudaError_t code = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)dynamic);
-    if (code != cudaSuccess) {
-      (void)cudaGetLastError();
-      return micak_cuda_error("cudaFuncSetAttribute", name, code);
-    }
+  if (dynamic > MICAK_OPT_IN) {
+    mica_status status = micak_opt_in(name, entry, dynamic);
+    if (status < 0) return status;
   }
   void       *list[] = { (void *)&args..., NULL };
   cudaError_t code = cudaLaunchKernel(entry, grid, block, list, dynamic, (cudaStream_t)stream);

@@ -71,6 +71,10 @@ static bool vector_by_four(const mica_wire &w) {
   return !w.data || (w.dtype == MICA_F32 && w.stride[0] == 1 && w.task_stride % 4 == 0 && (uintptr_t)w.data % 16 == 0);
 }
 
+/* shared weights large enough for the tensor cores. no word of rows: their number may depend on the other tasks */
+static int32_t by_tensor(const mica_linear_args *a) {
+  return a->I >= 32 && a->O >= 32 && product_shared(a->w.v);
+}
 /* all rows of all tasks as one task */
 static void collapse(product_job *job) {
   if (job->M.longest * job->tasks > INT32_MAX) return;
@@ -81,7 +85,7 @@ static void collapse(product_job *job) {
 static product_job down_job(const char *name, const mica_linear_args *a, bool tangent) {
   const int    bit = tangent ? MICA_T : MICA_V;
   product_job  job = {};
-  job.name = name, job.tasks = a->B, job.is_linear = 1;
+  job.name = name, job.tasks = a->B, job.is_linear = 1, job.tensor = by_tensor(a);
   job.M = product_size{ row_offsets(a), a->R, 1 };
   job.N = product_size{ NULL, a->O, 1 }, job.K = product_size{ NULL, a->I, 1 };
   if (!tangent || a->x.t.data)
@@ -130,7 +134,7 @@ static dz_place find_dz(const mica_linear_args *a, bool hvp) {
 
 static product_job x_job(const mica_linear_args *a, const dz_place &dz, bool hvp) {
   product_job job = {};
-  job.name = hvp ? "linear backward_jvp x" : "linear backward x", job.tasks = a->B;
+  job.name = hvp ? "linear backward_jvp x" : "linear backward x", job.tasks = a->B, job.tensor = by_tensor(a);
   job.M = product_size{ row_offsets(a), a->R, 1 };
   job.N = product_size{ NULL, a->I, 1 }, job.K = product_size{ NULL, a->O, 1 };
   if (dz.wire.data && a->w.v.data)
@@ -171,7 +175,7 @@ static product_job w_job(const mica_linear_args *a, const dz_place &dz, bool hvp
   job.out = b_alone ? b : w;
   job.out_row = job.out.stride[0], job.out_col = job.out.stride[1];
   job.wide_out = !b_alone && by_four(job.out, NULL, a->I);
-  job.sum_only = b_alone;
+  job.sum_only = b_alone, job.tensor = !b_alone && by_tensor(a);
   if (b_alone || (b.data && same_groups(a, w, b))) job.sum = b;
   job.span = 1;
   for (int s = 0; s < job.terms; s++)

@@ -63,6 +63,7 @@ static product_job job_of(const char *name, const mica_matmul_args *a, int port,
   job.out_row = job.out.stride[transposed], job.out_col = job.out.stride[!transposed];
   job.wide_out = !(transposed ? job.M : job.N).offsets &&
                  wire_by_four(job.out, job.out_offsets, (transposed ? job.M : job.N).longest);
+  job.tensor = !job.M.offsets && !job.N.offsets && !job.K.offsets && a->M >= 64 && a->N >= 64 && a->K >= 32;
   if (transposed) swap(&job);
   return job;
 }

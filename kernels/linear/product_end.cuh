@@ -97,35 +97,6 @@ static __device__ __forceinline__ void product_save_sum(const product_job &job, 
   if (place >= 0) wire_put(job.sum, place + i * job.sum.stride[0], value, more || (job.sum.flags & MICA_ADD) != 0);
 }
 
-enum { PRODUCT_REDUCE_THREADS = 256 };
-/* sums of the chunks of groups that have several, in order */
-static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
-    product_reduce(const __grid_constant__ product_job job) {
-  for (int64_t b = blockIdx.y; b < job.tasks; b += gridDim.y) {
-    if (wire_follows(job.out, job.out_offsets, b)) continue;
-    const int64_t end = product_group_end(job, b), place = wire_place(job.out, job.out_offsets, b);
-    const int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (end - b) * job.K.longest;
-    const int64_t chunks = product_chunks(rows), size = job.M.longest * job.N.longest;
-    if (chunks < 2 || place < 0) continue;
-    for (int64_t e = (int64_t)blockIdx.x * PRODUCT_REDUCE_THREADS + threadIdx.x;
-         e < size + (job.sum.data ? job.M.longest : 0); e += (int64_t)gridDim.x * PRODUCT_REDUCE_THREADS) {
-      float sum = product_partial(job, b, 0)[e];
-      for (int64_t c = 1; c < chunks; c++) sum += product_partial(job, b, c)[e];
-      if (e < size && job.sum_only) continue;
-      if (e < size)
-        wire_put(job.out, place + e / job.N.longest * job.out_row + e % job.N.longest * job.out_col, sum,
-                    (job.out.flags & MICA_ADD) != 0);
-      else product_save_sum(job, b, e - size, sum, false);
-    }
-  }
-}
-/* the second launch, where a group may have two chunks */
-static mica_status product_run_reduce(const product_job &job, void *stream) {
-  dim3 grid(micak_blocks(job.M.longest * (job.N.longest + 1), PRODUCT_REDUCE_THREADS),
-            !job.out.slot && !job.out.task_stride ? 1 : micak_task_blocks(job.tasks));
-  if (grid.x > 1024) grid.x = 1024;
-  return micak_launch("product_reduce", product_reduce, grid, dim3(PRODUCT_REDUCE_THREADS), 0, stream, job);
-}
 /* the grid of tiles of rows x cols */
 static inline dim3 product_grid(const product_job &job, int64_t rows, int64_t cols) {
   const bool all = !job.out.slot && !job.out_offsets && !job.out.task_stride;

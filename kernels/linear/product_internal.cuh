@@ -41,6 +41,7 @@ struct product_job {
   product_size   M, N, K;
   product_term   term[2];
   int32_t        terms, span, is_linear, wide_out, sum_only; /* sum_only: `out` gives the groups alone */
+  int32_t        tensor;                     /* fp32 on the tensor cores: may depend on a task's shape alone */
   mica_wire      out;
   const int32_t *out_offsets;
   int64_t        out_row, out_col;
@@ -69,6 +70,8 @@ static inline bool product_shared(const mica_wire &w) { return !w.data || (!w.sl
 
 /* launch. operands all fp32, or all bf16 with fp32 sums; results of the output wires' types */
 mica_status product_run_f32(const product_job &job, void *stream);
+mica_status product_run_tf32(const product_job &job, void *stream);
+mica_status product_run_reduce(const product_job &job, void *stream); /* then, where a group may have several chunks */
 mica_status product_run_bf16(const product_job &job, void *stream);
 static inline mica_status product_run(const product_job &job, void *stream) {
   int bf16 = 0, others = 0;

@@ -110,6 +110,9 @@ cudaError_t enqueue(CUstream_st *s, work_item item) {
   return cudaSuccess;                        /* errors of the work itself come later, as on a GPU */
 }
 
+/* calls that might disturb a capture are refused to a thread that captures, unless it says that it knows */
+thread_local cudaStreamCaptureMode mode_now = cudaStreamCaptureModeGlobal;
+
 bool thread_captures() {
   for (capture *c : captures)
     if (c->thread == std::this_thread::get_id()) return true;
@@ -274,6 +277,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   CUstream_st *s = stream_of(stream);
   if (!known(s)) return answer(cudaErrorInvalidResourceHandle);
   if (cudaError_t code = no_capture(s)) return answer(code);
+  if (mode_now != cudaStreamCaptureModeRelaxed && thread_captures()) return answer(cudaErrorStreamCaptureUnsupported);
   return answer(drain(s));
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -348,6 +352,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned) {
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
   guard g(lock);
   if (e->into) return answer(cudaErrorCapturedEvent);
+  if (mode_now != cudaStreamCaptureModeRelaxed && thread_captures()) return answer(cudaErrorStreamCaptureUnsupported);
   if (e->on && e->done < e->wanted) drain(e->on, e, e->wanted);
   return answer(e->on ? sticky[e->on->device] : cudaSuccess);
 }
@@ -375,6 +380,10 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   s->into = new capture{ std::make_unique<CUgraph_st>(), s, { s }, std::this_thread::get_id(), false, false };
   s->last.clear();
   captures.insert(s->into);
+  return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode) {
+  std::swap(*mode, mode_now);
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *out) {
