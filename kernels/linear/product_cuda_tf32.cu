@@ -2,15 +2,19 @@
 #include "common/cuda_tile_tf32.cuh"
 #include "linear/product_loop.cuh"
 
-typedef tile_shape<4, 1, 2, 4, TF32_TERMS> product_large;  /* 128 x 128, 256 threads */
+typedef tile_shape<4, 1, 2, 2, TF32_TERMS> product_large;  /* 128 x 64, 128 threads */
 typedef tile_shape<2, 1, 2, 2, TF32_TERMS> product_middle; /* 64 x 64, 128 threads */
 
 template <class S>
 struct product_split {
   typedef float           ELEMENT;
-  typedef mma_part_row<S> part_row;
+  /* the slab is the whole tile */
+  struct part_row {
+    int i;
+    __device__ __forceinline__ int operator()(int r) const { return r; }
+  };
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 2 * S::A, SLAB_ROWS = 8 * S::W,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 1, SLAB_ROWS = S::ROWS,
     A_SIZE = tf32_side<S::ROWS>::SIZE, BUFFER = A_SIZE + tf32_side<S::COLS>::SIZE, BUFFERS = 3,
     BYTES = 4 * (BUFFERS * BUFFER + ROWS)
   };
@@ -54,16 +58,25 @@ struct product_split {
       if (sums && of == 0)
         for (int r = (int)threadIdx.x; r < ROWS; r += THREADS) {
           float sum = sums[r];
+#pragma unroll
           for (int n = 0; n < TERMS; n++) sum += tf32_element<ROWS>(tile, a_along_k, r, n);
           sums[r] = sum;
         }
     }
   }
-  __device__ __forceinline__ void part(int i, float *slab, int ld) const { mma_part<S>(i, acc, slab, ld); }
+  __device__ __forceinline__ void part(int, float *slab, int ld) const {
+    const int lane = (int)threadIdx.x & 31;
+#pragma unroll
+    for (int i = 0; i < 2 * S::A; i++)
+#pragma unroll
+      for (int j = 0; j < 4 * S::B; j++)
+        *reinterpret_cast<float2 *>(slab + (row + 8 * i + lane / 4) * ld + col + 8 * j + lane % 4 * 2) =
+            make_float2(acc[i / 2][j][i % 2 * 2], acc[i / 2][j][i % 2 * 2 + 1]);
+  }
 };
 
 template <class S, bool LINEAR>
-static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 256 ? 1 : 3)
+static __global__ void __launch_bounds__(S::THREADS, S::A == 4 ? 2 : 3)
     product_kernel_tf32(const __grid_constant__ product_job job) {
   DYN_SMEM(float, memory);
   product_split<S> tile(memory);
@@ -76,9 +89,9 @@ static mica_status product_run_as(const product_job &job, void *stream) {
                       product_grid(job, S::ROWS, S::COLS), dim3(S::THREADS), product_split<S>::BYTES, stream, job);
 }
 
-/* the tile changes no bits: the larger one where it gives most multiprocessors of a large GPU a block */
+/* the tile changes no bits: the larger one where it gives most multiprocessors of a large GPU two blocks */
 mica_status product_run_tf32(const product_job &job, void *stream) {
   const dim3 grid = product_grid(job, product_large::ROWS, product_large::COLS);
-  return (uint64_t)grid.x * grid.y * grid.z >= 120 ? product_run_as<product_large>(job, stream)
+  return (uint64_t)grid.x * grid.y * grid.z >= 240 ? product_run_as<product_large>(job, stream)
                                                    : product_run_as<product_middle>(job, stream);
 }

@@ -31,23 +31,41 @@ static __device__ __forceinline__ void product_save(const mica_wire &w, int64_t 
   }
 }
 
-/* results (i, j .. j + N - 1) of task b */
-template <bool LINEAR, int N>
-static __device__ __forceinline__ void product_finish(const product_job &job, int64_t b, int64_t place, bool add,
-                                                      int64_t i, int64_t j, float (&x)[N]) {
-  if (LINEAR) {
+/* what is found once for all results of task b */
+template <bool LINEAR>
+struct product_ends {
+  const product_job &job;
+  const int64_t      place;                  /* of the task's results; -1: nowhere */
+  const bool         add;
+  __device__ __forceinline__ product_ends(const product_job &job_, int64_t, int64_t place_, bool add_)
+      : job(job_), place(place_), add(add_) {}
+  /* results (i, j .. j + N - 1) */
+  template <int N>
+  __device__ __forceinline__ void finish(int64_t i, int64_t j, float (&x)[N]) const {
+    if (place >= 0) product_save<N>(job.out, place + i * job.out_row + j * job.out_col, add, x);
+  }
+};
+template <>
+struct product_ends<true> {
+  const product_job &job;
+  const int64_t      place, bias_at;
+  const bool         add;
+  const product_rows z, z_out, res;
+  __device__ __forceinline__ product_ends(const product_job &job_, int64_t b, int64_t place_, bool add_)
+      : job(job_), place(place_), bias_at(wire_place(job_.linear.bias, NULL, b)), add(add_),
+        z(job_.linear.z, job_.linear.z_offsets, b), z_out(job_.linear.z_out, job_.linear.z_offsets, b),
+        res(job_.linear.res, job_.linear.res_offsets, b) {}
+  template <int N>
+  __device__ __forceinline__ void finish(int64_t i, int64_t j, float (&x)[N]) const {
     const product_linear &l = job.linear;
     float                 more[N];
-    product_rows          bias(l.bias, NULL, b); /* (B,O): stride[0] is that of the columns */
-    bias.wire.stride[1] = bias.wire.stride[0], bias.wire.stride[0] = 0;
-    product_load<N>(bias, 0, j, more);
+    if (bias_at >= 0)
 #pragma unroll
-    for (int n = 0; n < N; n++) x[n] += more[n];
+      for (int n = 0; n < N; n++) x[n] += wire_get(l.bias, bias_at + (j + n) * l.bias.stride[0]);
     if (l.act != MICA_ACT_NONE) {
-      product_rows z_out(l.z_out, l.z_offsets, b);
       if (z_out.at >= 0) product_save<N>(l.z_out, z_out.place(i, j), z_out.add, x);
       if (l.tangent) {
-        product_load<N>(product_rows(l.z, l.z_offsets, b), i, j, more);
+        product_load<N>(z, i, j, more);
 #pragma unroll
         for (int n = 0; n < N; n++) x[n] *= act_first(l.act, more[n]);
       } else {
@@ -55,18 +73,19 @@ static __device__ __forceinline__ void product_finish(const product_job &job, in
         for (int n = 0; n < N; n++) x[n] = act_value(l.act, x[n]);
       }
     }
-    product_load<N>(product_rows(l.res, l.res_offsets, b), i, j, more);
+    product_load<N>(res, i, j, more);
 #pragma unroll
     for (int n = 0; n < N; n++) x[n] += more[n];
+    if (place >= 0) product_save<N>(job.out, place + i * job.out_row + j * job.out_col, add, x);
   }
-  if (place >= 0) product_save<N>(job.out, place + i * job.out_row + j * job.out_col, add, x);
-}
+};
 
 /* rows x cols of a slab (leading dimension ld) whose row r is row row0(r) of the result */
 template <bool LINEAR, int N, class ROW>
-static __device__ __forceinline__ void product_slab(const product_job &job, int64_t b, int64_t place, bool add,
-                                                    const float *slab, int rows, int cols, int ld, int64_t i0,
-                                                    int64_t j0, int64_t i_end, int64_t j_end, const ROW &row) {
+static __device__ __forceinline__ void product_slab(const product_ends<LINEAR> &ends, const float *slab, int rows,
+                                                    int cols, int ld, int64_t i0, int64_t j0, int64_t i_end,
+                                                    int64_t j_end, const ROW &row) {
+#pragma unroll 2
   for (int e = (int)threadIdx.x; e < rows * (cols / N); e += (int)blockDim.x) {
     int     r = e / (cols / N), c = e % (cols / N) * N;
     int64_t i = i0 + row(r), j = j0 + c;
@@ -74,7 +93,7 @@ static __device__ __forceinline__ void product_slab(const product_job &job, int6
     float x[N];
 #pragma unroll
     for (int n = 0; n < N; n++) x[n] = slab[r * ld + c + n];
-    product_finish<LINEAR, N>(job, b, place, add, i, j, x);
+    ends.template finish<N>(i, j, x);
   }
 }
 

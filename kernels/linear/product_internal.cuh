@@ -160,9 +160,9 @@ struct product_walk {
 
 /* a port's wire within one task */
 struct product_rows {
-  mica_wire wire;
-  int64_t   at;                              /* -1: zeros, or nowhere */
-  bool      add;
+  const mica_wire &wire;
+  int64_t          at;                       /* -1: zeros, or nowhere */
+  bool             add;
   __device__ __forceinline__ product_rows(const mica_wire &w, const int32_t *offsets, int64_t b) : wire(w) {
     at = wire_place(w, offsets, b);
     add = (w.flags & MICA_ADD) || wire_follows(w, offsets, b);
