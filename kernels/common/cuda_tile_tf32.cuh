@@ -22,24 +22,32 @@ static __device__ __forceinline__ bool tf32_along_k(int mode) { return mode == T
 template <int X, int THREADS>
 static __device__ __forceinline__ void tf32_copy(const float *at, int64_t x_stride, int64_t k_stride, int mode, int x0,
                                                  int x_end, int k0, int k_end, float *to) {
-  enum { K_LD = tf32_side<X>::K_LD, X_LD = tf32_side<X>::X_LD, WIDE = X * TF32_TERMS / 4 };
+  enum {
+    K_LD = tf32_side<X>::K_LD, X_LD = tf32_side<X>::X_LD, ROWS = THREADS / (TF32_TERMS / 4), TERMS = THREADS / (X / 4)
+  };
+  const int  t = (int)threadIdx.x;
   const bool along_k = tf32_along_k(mode);
   if (!at) {                                 /* an absent factor */
-    for (int v = (int)threadIdx.x; v < X * TF32_TERMS; v += THREADS) {
+    for (int v = t; v < X * TF32_TERMS; v += THREADS) {
       const int x = along_k ? v / TF32_TERMS : v % X, k = along_k ? v % TF32_TERMS : v / X;
       to[along_k ? x * K_LD + k : k * X_LD + x] = 0;
     }
-  } else if (mode <= TILE_WIDE_X) {
-#pragma unroll 4
-    for (int v = (int)threadIdx.x; v < WIDE; v += THREADS) {
-      const int  x = along_k ? v / (TF32_TERMS / 4) : v % (X / 4) * 4;
-      const int  k = along_k ? v % (TF32_TERMS / 4) * 4 : v / (X / 4);
-      const bool valid = x0 + x < x_end && k0 + k < k_end;
-      ptx_copy_async<16>(to + (along_k ? x * K_LD + k : k * X_LD + x),
-                         valid ? at + (int64_t)(x0 + x) * x_stride + (int64_t)(k0 + k) * k_stride : at, valid);
-    }
+  } else if (mode == TILE_WIDE_K) {
+    const int    x = t / (TF32_TERMS / 4), k = t % (TF32_TERMS / 4) * 4, rows = k0 + k < k_end ? x_end - x0 - x : 0;
+    const float *from = at + (int64_t)(x0 + x) * x_stride + k0 + k;
+    to += x * K_LD + k;
+#pragma unroll
+    for (int i = 0; i < X / ROWS; i++, from += ROWS * x_stride)
+      ptx_copy_async<16>(to + i * ROWS * K_LD, i * ROWS < rows ? from : at, i * ROWS < rows);
+  } else if (mode == TILE_WIDE_X) {
+    const int    x = t % (X / 4) * 4, k = t / (X / 4), terms = x0 + x < x_end ? k_end - k0 - k : 0;
+    const float *from = at + x0 + x + (int64_t)(k0 + k) * k_stride;
+    to += k * X_LD + x;
+#pragma unroll
+    for (int i = 0; i < TF32_TERMS / TERMS; i++, from += TERMS * k_stride)
+      ptx_copy_async<16>(to + i * TERMS * X_LD, i * TERMS < terms ? from : at, i * TERMS < terms);
   } else {
-    for (int v = (int)threadIdx.x; v < X * TF32_TERMS; v += THREADS) {
+    for (int v = t; v < X * TF32_TERMS; v += THREADS) {
       const int  x = along_k ? v / TF32_TERMS : v % X, k = along_k ? v % TF32_TERMS : v / X;
       const bool valid = x0 + x < x_end && k0 + k < k_end;
       ptx_copy_async<4>(to + (along_k ? x * K_LD + k : k * X_LD + x),
@@ -52,10 +60,11 @@ static __device__ __forceinline__ float tf32_element(const float *from, bool alo
   return from[along_k ? x * tf32_side<X>::K_LD + k : k * tf32_side<X>::X_LD + x];
 }
 
-/* high: the leading 11 bits; low: the rest to 11 bits, ties away from zero. infinities give NaN as inf - inf does */
+/* high: the nearest tf32, ties away from zero; low: the rest, of either sign, which the tensor core cuts to tf32.
+ * infinities, and what rounds to one, give NaN as inf - inf does */
 static __device__ __forceinline__ void tf32_split(uint32_t u, uint32_t &high, uint32_t &low) {
-  high = u & ~0x1fffu;
-  low = (__float_as_uint(__uint_as_float(u) - __uint_as_float(high)) + 0x1000u) & ~0x1fffu;
+  high = (u + 0x1000u) & ~0x1fffu;
+  low = __float_as_uint(__uint_as_float(u) - __uint_as_float(high));
 }
 
 /* two 8 x 8 (x by k) blocks from (x, k) on: m[0], m[1] the k halves of the first, m[2], m[3] of the second: operands of
@@ -83,27 +92,25 @@ static __device__ __forceinline__ void tf32_multiply(const float *a, const float
     for (int j = 0; j < 4 * S::B; j++) sum[i][j][0] = sum[i][j][1] = sum[i][j][2] = sum[i][j][3] = 0;
 #pragma unroll
   for (int k = 0; k < TF32_TERMS; k += 8) {
-    uint32_t high[S::A][4], low[S::A][4];
-#pragma unroll
-    for (int i = 0; i < S::A; i++) {
-      uint32_t m[4];
-      tf32_blocks<S::ROWS>(a, a_along_k, row + 16 * i, k, m);
-#pragma unroll
-      for (int e = 0; e < 4; e++) tf32_split(m[e % 2 * 2 + e / 2], high[i][e], low[i][e]);
-    }
+    uint32_t high[4 * S::B][2], low[4 * S::B][2];
 #pragma unroll
     for (int j = 0; j < 2 * S::B; j++) {
-      uint32_t m[4], y_high[2][2], y_low[2][2];
+      uint32_t m[4];
       tf32_blocks<S::COLS>(b, b_along_k, col + 16 * j, k, m);
 #pragma unroll
-      for (int e = 0; e < 4; e++) tf32_split(m[e], y_high[e / 2][e % 2], y_low[e / 2][e % 2]);
+      for (int e = 0; e < 4; e++) tf32_split(m[e], high[2 * j + e / 2][e % 2], low[2 * j + e / 2][e % 2]);
+    }
+#pragma unroll
+    for (int i = 0; i < S::A; i++) {
+      uint32_t m[4], x_high[4], x_low[4];
+      tf32_blocks<S::ROWS>(a, a_along_k, row + 16 * i, k, m);
+#pragma unroll
+      for (int e = 0; e < 4; e++) tf32_split(m[e % 2 * 2 + e / 2], x_high[e], x_low[e]);
 #pragma unroll
       for (int of = 0; of < 3; of++)         /* small products first; neighbours do not wait for each other */
 #pragma unroll
-        for (int i = 0; i < S::A; i++)
-#pragma unroll
-          for (int n = 0; n < 2; n++)
-            ptx_mma_tf32(sum[i][2 * j + n], of == 0 ? low[i] : high[i], of == 1 ? y_low[n] : y_high[n]);
+        for (int j = 0; j < 4 * S::B; j++)
+          ptx_mma_tf32(sum[i][j], of == 0 ? x_low : x_high, of == 1 ? low[j] : high[j]);
     }
   }
 #pragma unroll

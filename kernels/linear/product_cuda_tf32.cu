@@ -75,8 +75,14 @@ struct product_split {
   }
 };
 
+/* blocks that the shared memory of a multiprocessor holds */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+enum { MIDDLE_BLOCKS = 2 };
+#else
+enum { MIDDLE_BLOCKS = 3 };
+#endif
 template <class S, bool LINEAR>
-static __global__ void __launch_bounds__(S::THREADS, S::A == 4 ? 2 : 3)
+static __global__ void __launch_bounds__(S::THREADS, S::A == 4 ? 2 : (int)MIDDLE_BLOCKS)
     product_kernel_tf32(const __grid_constant__ product_job job) {
   DYN_SMEM(float, memory);
   product_split<S> tile(memory);

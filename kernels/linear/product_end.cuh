@@ -31,37 +31,38 @@ static __device__ __forceinline__ void product_save(const mica_wire &w, int64_t 
   }
 }
 
-/* what is found once for all results of task b */
-template <bool LINEAR>
+/* what is found once for all results of task b, and once for a thread's columns j .. j + N - 1 */
+template <bool LINEAR, int N>
 struct product_ends {
   const product_job &job;
-  const int64_t      place;                  /* of the task's results; -1: nowhere */
+  const int64_t      place, j;               /* place: of the task's results; -1: nowhere */
   const bool         add;
-  __device__ __forceinline__ product_ends(const product_job &job_, int64_t, int64_t place_, bool add_)
-      : job(job_), place(place_), add(add_) {}
-  /* results (i, j .. j + N - 1) */
-  template <int N>
-  __device__ __forceinline__ void finish(int64_t i, int64_t j, float (&x)[N]) const {
+  __device__ __forceinline__ product_ends(const product_job &job_, int64_t, int64_t place_, bool add_, int64_t j_)
+      : job(job_), place(place_), j(j_), add(add_) {}
+  __device__ __forceinline__ void finish(int64_t i, float (&x)[N]) const {
     if (place >= 0) product_save<N>(job.out, place + i * job.out_row + j * job.out_col, add, x);
   }
 };
-template <>
-struct product_ends<true> {
+template <int N>
+struct product_ends<true, N> {
   const product_job &job;
-  const int64_t      place, bias_at;
+  const int64_t      place, j;
   const bool         add;
   const product_rows z, z_out, res;
-  __device__ __forceinline__ product_ends(const product_job &job_, int64_t b, int64_t place_, bool add_)
-      : job(job_), place(place_), bias_at(wire_place(job_.linear.bias, NULL, b)), add(add_),
-        z(job_.linear.z, job_.linear.z_offsets, b), z_out(job_.linear.z_out, job_.linear.z_offsets, b),
-        res(job_.linear.res, job_.linear.res_offsets, b) {}
-  template <int N>
-  __device__ __forceinline__ void finish(int64_t i, int64_t j, float (&x)[N]) const {
+  float              bias[N];
+  __device__ __forceinline__ product_ends(const product_job &job_, int64_t b, int64_t place_, bool add_, int64_t j_)
+      : job(job_), place(place_), j(j_), add(add_), z(job_.linear.z, job_.linear.z_offsets, b),
+        z_out(job_.linear.z_out, job_.linear.z_offsets, b), res(job_.linear.res, job_.linear.res_offsets, b) {
+    const mica_wire &w = job_.linear.bias;
+    const int64_t    at = wire_place(w, NULL, b);
+#pragma unroll
+    for (int n = 0; n < N; n++) bias[n] = at < 0 ? 0.0f : wire_get(w, at + (j + n) * w.stride[0]);
+  }
+  __device__ __forceinline__ void finish(int64_t i, float (&x)[N]) const {
     const product_linear &l = job.linear;
     float                 more[N];
-    if (bias_at >= 0)
 #pragma unroll
-      for (int n = 0; n < N; n++) x[n] += wire_get(l.bias, bias_at + (j + n) * l.bias.stride[0]);
+    for (int n = 0; n < N; n++) x[n] += bias[n];
     if (l.act != MICA_ACT_NONE) {
       if (z_out.at >= 0) product_save<N>(l.z_out, z_out.place(i, j), z_out.add, x);
       if (l.tangent) {
@@ -80,20 +81,26 @@ struct product_ends<true> {
   }
 };
 
-/* rows x cols of a slab (leading dimension ld) whose row r is row row0(r) of the result */
+/* rows x cols of a slab (leading dimension ld) whose row r is row row(r) of the result; a thread keeps to its columns */
 template <bool LINEAR, int N, class ROW>
-static __device__ __forceinline__ void product_slab(const product_ends<LINEAR> &ends, const float *slab, int rows,
-                                                    int cols, int ld, int64_t i0, int64_t j0, int64_t i_end,
-                                                    int64_t j_end, const ROW &row) {
+static __device__ __forceinline__ void product_slab(const product_job &job, int64_t b, int64_t place, bool add,
+                                                    const float *slab, int rows, int cols, int ld, int64_t i0,
+                                                    int64_t j0, int64_t i_end, int64_t j_end, const ROW &row) {
+  const int c = (int)threadIdx.x % (cols / N) * N;
+  if (j0 + c >= j_end) return;
+  const product_ends<LINEAR, N> ends(job, b, place, add, j0 + c);
 #pragma unroll 2
-  for (int e = (int)threadIdx.x; e < rows * (cols / N); e += (int)blockDim.x) {
-    int     r = e / (cols / N), c = e % (cols / N) * N;
-    int64_t i = i0 + row(r), j = j0 + c;
-    if (i >= i_end || j >= j_end) continue;
+  for (int r = (int)threadIdx.x / (cols / N); r < rows; r += (int)blockDim.x / (cols / N)) {
+    const int64_t i = i0 + row(r);
+    if (i >= i_end) continue;
     float x[N];
-#pragma unroll
-    for (int n = 0; n < N; n++) x[n] = slab[r * ld + c + n];
-    ends.template finish<N>(i, j, x);
+    if (N == 4) {
+      const float4 f = *reinterpret_cast<const float4 *>(slab + r * ld + c);
+      x[0] = f.x, x[1 % N] = f.y, x[2 % N] = f.z, x[3 % N] = f.w;
+    } else {
+      x[0] = slab[r * ld + c];
+    }
+    ends.finish(i, x);
   }
 }
 

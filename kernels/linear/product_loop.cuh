@@ -40,7 +40,6 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
       }
       const int64_t place = job.sum_only ? -1 : wire_place(job.out, job.out_offsets, k);
       const bool    add = (job.out.flags & MICA_ADD) || k > b;
-      const product_ends<LINEAR> ends(job, k, place, add);
 #pragma unroll 1
       for (int i = 0; i < P::PARTS; i++) {
         tile.part(i, slab, SLAB_LD);
@@ -48,8 +47,8 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
         const typename P::part_row row = { i };
         if (partial) product_slab_partial(partial, N, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
         else if (job.wide_out)
-          product_slab<LINEAR, 4>(ends, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
-        else product_slab<LINEAR, 1>(ends, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
+          product_slab<LINEAR, 4>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
+        else product_slab<LINEAR, 1>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
         __syncthreads();
       }
     }
