@@ -25,6 +25,8 @@
  * a row that sees no key has out 0, lse 0 and adds nothing to any derivative. outputs must not overlap inputs.
  * nothing of size T x S is saved or held: every face recomputes p from lse. scratch of a CPU call: a few rows of scores
  * beside the keys and values of one head forward, blocks of 48 x 256 backward; linear in T and S.
+ * kernel, on CUDA: auto takes tensor cores where form, type and head suit them (README.md has the table), fma never, mma
+ * always: what does not suit is MICA_ERR_UNSUPPORTED. other backends have one kernel and do not look at it.
  * accumulates: k.d and v.d sum the query rows in order, query heads of a key head in order; scale.d and slopes.d sum the
  * rows in double. f32. deterministic: the same bits for any cut into units; a task alone as in any batch.
  * cost: 4 D flop forward, 10 D backward, 10 D jvp, 24 D backward_jvp for each (row, key) pair of each head that the mask
@@ -42,13 +44,14 @@ enum { /* mask */
   MICA_ATTENTION_CONTEXT,
   MICA_ATTENTION_WINDOW
 };
+enum { MICA_ATTENTION_AUTO, MICA_ATTENTION_FMA, MICA_ATTENTION_MMA }; /* kernel */
 
 typedef struct mica_attention_args {
   size_t    size;
   int64_t   B, T, S, H, G, D;
   int64_t   P, Q;                            /* rows and keys of bias: T, S unless it has more; 0 without it */
   int64_t   I, J;                            /* blocks of rows and keys: ceil(T / block_q), ceil(S / block_k) or more */
-  int64_t   mask, prefix, window, block_q, block_k;
+  int64_t   mask, prefix, window, block_q, block_k, kernel;
   mica_port q, k, v, bias, slopes, scale, prefix_lengths, block_mask, out, lse;
 } mica_attention_args;
 

@@ -121,6 +121,9 @@ static mica_status run(attn_job *job, void *stream) {
 extern "C" mica_status micak_attention_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_attention_args *a = static_cast<const mica_attention_args *>(args);
   if (a->B <= 0 || a->T <= 0 || a->H <= 0) return MICA_OK;
+  bool mma;
+  if (mica_status status = attn_uses_mma(a, MICA_FORWARD, &mma); status < 0 || mma)
+    return mma ? attn_mma_forward(exec, a) : status;
   attn_job  job = attn_job_of(a);
   const int columns = attn_columns(a), few = a->T <= 16 && a->S <= 16 && a->D <= 64;
   if (few && columns == 32) return run<attn_small, 32>(&job, exec->stream);

@@ -21,6 +21,9 @@ static const mica_param attention_params[] = {
   { "window", MICA_PARAM_INT, AT(window), 0, 0, MOST, NULL, "keys of mask=window, the row's own among them" },
   { "block_q", MICA_PARAM_INT, AT(block_q), 1, 1, MOST, NULL, "rows of a block of block_mask" },
   { "block_k", MICA_PARAM_INT, AT(block_k), 1, 1, MOST, NULL, "keys of a block of block_mask" },
+  { "kernel", MICA_PARAM_CHOICE, AT(kernel), MICA_ATTENTION_AUTO, 0, 2, "auto|fma|mma",
+    "on CUDA: the kernels that suit form, type and head; fp32 products, every form; tensor cores, refused where they do "
+    "not suit" },
 };
 #define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
 #define READS_INDEX MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V)
@@ -174,11 +177,15 @@ static const mica_kernel attention_kernels[] = {
   X(160, "H=3 G=2" BARE, 0)
 static const mica_case attention_cases[] = {
   { "B=3 T=7 S=7 H=2 G=2 D=8" BARE, MICA_CASE_PACKED },
+  { "B=3 T=7 S=7 H=2 G=2 D=8 kernel=fma" BARE, MICA_CASE_PACKED | MICA_CASE_SAME },
   { "B=2 T=5 S=9 H=5 G=2 D=3" PLAIN, MICA_CASE_PACKED },
   { "B=2 T=9 S=5 H=3 G=1 D=33 mask=full" PLAIN, 0 },
   { "B=1 T=9 S=4 H=1 G=1 D=16" PLAIN, 0 },
   { "B=1 T=1 S=1 H=1 G=1 D=1" BARE, 0 },
   { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full" BARE, 0 },
+  { "B=1 T=52 S=40 H=1 G=1 D=7 mask=full kernel=fma" BARE, MICA_CASE_SAME },
+  { "B=1 T=40 S=70 H=2 G=1 D=64" BARE, 0 },
+  { "B=1 T=20 S=33 H=1 G=1 D=100 mask=full" BARE, 0 },
   { "B=1 T=50 S=260 H=1 G=1 D=2" PLAIN, 0 },
   { "B=1 T=5 S=270 H=3 G=1 D=4" PLAIN, 0 },
   { "B=2 T=6 S=6 H=2 G=1 D=4 mask=prefix prefix=4" BARE, MICA_CASE_PACKED },

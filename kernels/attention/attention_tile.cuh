@@ -73,6 +73,37 @@ static inline attn_job attn_job_of(const mica_attention_args *a) {
   job.head4 = (int32_t)((a->D + 3) / 4), job.ld = 4 * (job.head4 | 1);
   return job;
 }
+/* which kernels run: those on tensor cores (attention_mma.cuh) for plain scores of one type and heads up to `head`, else
+ * those of this file, which take every form. shapes and types alone decide, never sizes: a task's bits are its own.
+ * the setting `kernel` overrides. 64: one more power of two would spill */
+static inline mica_status attn_uses_mma(const mica_attention_args *a, int face, bool *mma) {
+  static const struct { int dtype, head[MICA_NFACE]; } rules[] = {
+    /*            forward backward jvp backward_jvp */
+    { MICA_F32,  { 128,    64,      64, 64 } },
+    { MICA_BF16, { 128,    64,     64, 64 } },
+  };
+  const mica_port *port[] = { &a->q, &a->k, &a->v, &a->out };
+  const bool       plain = !a->bias.v.data && !a->slopes.v.data && !a->scale.v.data && !a->block_mask.v.data;
+  *mma = false;
+  for (const auto &rule : rules) {
+    bool fits = plain && a->D <= rule.head[face];
+    for (int p = 0; p < 4; p++)
+      for (int w = 0; w < 4; w++) fits &= !attn_wire(*port[p], w)->data || attn_wire(*port[p], w)->dtype == rule.dtype;
+    *mma |= fits;
+  }
+  if (a->kernel == MICA_ATTENTION_MMA && !*mma)
+    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=mma takes no bias, slopes, scale or block_mask, one type "
+                      "of q, k, v and out, and heads up to %d (f32) or %d (bf16) elements, got %lld: set kernel=auto",
+                      mica_face_name(face), rules[0].head[face], rules[1].head[face], (long long)a->D);
+  if (a->kernel == MICA_ATTENTION_FMA) *mma = false;
+  return MICA_OK;
+}
+/* the faces on tensor cores, each in its own file */
+mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a);
+mica_status attn_mma_backward(const mica_exec *exec, const mica_attention_args *a);
+mica_status attn_mma_jvp(const mica_exec *exec, const mica_attention_args *a);
+mica_status attn_mma_backward_jvp(const mica_exec *exec, const mica_attention_args *a);
+
 /* columns of a slice, as a template parameter */
 static inline int attn_columns(const mica_attention_args *a) { return a->D <= 32 ? 32 : a->D <= 64 ? 64 : 128; }
 
