@@ -79,8 +79,8 @@ static inline attn_job attn_job_of(const mica_attention_args *a) {
 static inline mica_status attn_uses_mma(const mica_attention_args *a, int face, bool *mma) {
   static const struct { int dtype, head[MICA_NFACE]; } rules[] = {
     /*            forward backward jvp backward_jvp */
-    { MICA_F32,  { 128,    64,      64, 64 } },
-    { MICA_BF16, { 128,    64,     64, 64 } },
+    { MICA_F32,  { 128,    64,      64, 32 } },
+    { MICA_BF16, { 128,    64,      64, 64 } },
   };
   const mica_port *port[] = { &a->q, &a->k, &a->v, &a->out };
   const bool       plain = !a->bias.v.data && !a->slopes.v.data && !a->scale.v.data && !a->block_mask.v.data;
