@@ -298,12 +298,15 @@ template <int F32_MOST, int BF16_MOST, class F>
 static inline mica_status mma_by_shape(const mica_attention_args *a, const F &run) {
   if (a->q.v.dtype == MICA_BF16) {
     if (a->D <= 32) return run(mma_shape<uint16_t, 32>());
-    if (a->D <= 64) return run(mma_shape<uint16_t, 64>());
-    return run(mma_shape<uint16_t, BF16_MOST>());
+    if constexpr (BF16_MOST > 64)
+      if (a->D > 64) return run(mma_shape<uint16_t, BF16_MOST>());
+    return run(mma_shape<uint16_t, 64>());
   }
-  if (a->D <= 32) return run(mma_shape<float, 32>());
-  if (a->D <= 64) return run(mma_shape<float, 64>());
-  return run(mma_shape<float, F32_MOST>());
+  if constexpr (F32_MOST > 64)
+    if (a->D > 64) return run(mma_shape<float, F32_MOST>());
+  if constexpr (F32_MOST > 32)
+    if (a->D > 32) return run(mma_shape<float, 64>());
+  return run(mma_shape<float, 32>());
 }
 
 #endif

@@ -10,7 +10,7 @@
 /* wire numbers of attn_job.wide, and the wires that a face writes */
 enum { ATTN_WIRE_V, ATTN_WIRE_D, ATTN_WIRE_T, ATTN_WIRE_TD };
 template <bool HVP>
-ATTN_DEVICE const mica_wire &attn_result(const mica_port &p) { return HVP ? p.td : p.d; }
+static __host__ __device__ __forceinline__ const mica_wire &attn_result(const mica_port &p) { return HVP ? p.td : p.d; }
 
 /* what a group holds of a tile: rows of operands in shared memory, numbers of its rows, and the tile's scores */
 template <class C, bool HVP>

@@ -9,10 +9,10 @@ template <class S>
 struct product_fma {
   typedef float ELEMENT;
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 4 * S::A, SLAB_ROWS = 4 * S::W,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 4 * S::A, SLAB_ROWS = 4 * S::W, PAD = 4, AT_ONCE = 1,
     BUFFER = S::TERMS * (S::ROWS_LD + S::COLS_LD)
   };
-  static_assert((int)SLAB_ROWS * (COLS + 4) <= 2 * (int)BUFFER, "the slab must fit");
+  static_assert((int)SLAB_ROWS * (COLS + PAD) <= 2 * (int)BUFFER, "the slab must fit");
   /* the result's row in a tile of slab row r, for row i of each thread */
   struct part_row {
     int i;

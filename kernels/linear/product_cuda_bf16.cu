@@ -11,10 +11,10 @@ struct product_half {
   typedef uint16_t        ELEMENT;
   typedef mma_part_row<S> part_row;
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 2 * S::A, SLAB_ROWS = 8 * S::W,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 2 * S::A, SLAB_ROWS = 8 * S::W, PAD = 8, AT_ONCE = 1,
     A_SIZE = half_side<S::ROWS>::SIZE, BUFFER = A_SIZE + half_side<S::COLS>::SIZE
   };
-  static_assert((int)SLAB_ROWS * (COLS + 4) * 4 <= 4 * (int)BUFFER, "the slab must fit");
+  static_assert((int)SLAB_ROWS * (COLS + PAD) * 4 <= 4 * (int)BUFFER, "the slab must fit");
   const int row, col;
   uint16_t *memory;                          /* two buffers */
   float     acc[S::A][4 * S::B][4];
@@ -57,7 +57,7 @@ struct product_half {
 };
 
 template <class S, bool LINEAR>
-static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 256 ? 1 : 512 / S::THREADS)
+static __global__ void __launch_bounds__(S::THREADS, S::THREADS == 256 ? 1 : 384 / S::THREADS)
     product_kernel_bf16(const __grid_constant__ product_job job) {
   __shared__ __align__(16) uint16_t memory[2 * product_half<S>::BUFFER];
   __shared__ float                  sums[LINEAR ? 1 : S::ROWS];

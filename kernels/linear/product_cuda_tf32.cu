@@ -14,11 +14,11 @@ struct product_split {
     __device__ __forceinline__ int operator()(int r) const { return r; }
   };
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 1, SLAB_ROWS = S::ROWS,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 1, SLAB_ROWS = S::ROWS, PAD = 8, AT_ONCE = 2,
     A_SIZE = tf32_side<S::ROWS>::SIZE, BUFFER = A_SIZE + tf32_side<S::COLS>::SIZE, BUFFERS = 3,
     BYTES = 4 * (BUFFERS * BUFFER + ROWS)
   };
-  static_assert((int)SLAB_ROWS * (COLS + 4) <= (int)BUFFERS * (int)BUFFER, "the slab must fit");
+  static_assert((int)SLAB_ROWS * (COLS + PAD) <= (int)BUFFERS * (int)BUFFER, "the slab must fit");
   const int row, col;
   float    *memory;
   float     acc[S::A][4 * S::B][4];

@@ -81,15 +81,16 @@ struct product_ends<true, N> {
   }
 };
 
-/* rows x cols of a slab (leading dimension ld) whose row r is row row(r) of the result; a thread keeps to its columns */
-template <bool LINEAR, int N, class ROW>
+/* rows x cols of a slab (leading dimension ld) whose row r is row row(r) of the result; a thread keeps to its columns and
+ * has AT_ONCE rows under way */
+template <bool LINEAR, int N, int AT_ONCE, class ROW>
 static __device__ __forceinline__ void product_slab(const product_job &job, int64_t b, int64_t place, bool add,
                                                     const float *slab, int rows, int cols, int ld, int64_t i0,
                                                     int64_t j0, int64_t i_end, int64_t j_end, const ROW &row) {
   const int c = (int)threadIdx.x % (cols / N) * N;
   if (j0 + c >= j_end) return;
   const product_ends<LINEAR, N> ends(job, b, place, add, j0 + c);
-#pragma unroll 2
+#pragma unroll AT_ONCE
   for (int r = (int)threadIdx.x / (cols / N); r < rows; r += (int)blockDim.x / (cols / N)) {
     const int64_t i = i0 + row(r);
     if (i >= i_end) continue;

@@ -1,14 +1,15 @@
 /* product_loop.cuh: the walk of a block over tasks, slot groups and chunks, the same for every way P of multiplying a tile.
- * P: ELEMENT, TERMS, THREADS, ROWS, COLS; PARTS x SLAB_ROWS rows of results; clear(), run() and part() over registers. */
+ * P: ELEMENT, TERMS, THREADS, ROWS, COLS; PARTS x SLAB_ROWS rows of results; PAD, which keeps part() free of bank conflicts; AT_ONCE;
+ * clear(), run() and part() over registers. */
 #ifndef MICA_KERNELS_LINEAR_PRODUCT_LOOP_CUH
 #define MICA_KERNELS_LINEAR_PRODUCT_LOOP_CUH
 
 #include "linear/product_end.cuh"
 
-/* slab: SLAB_ROWS x (COLS + 4) floats of shared memory that P does not hold while a tile ends; sums: ROWS floats */
+/* slab: SLAB_ROWS x (COLS + PAD) floats of shared memory that P does not hold while a tile ends; sums: ROWS floats */
 template <class P, bool LINEAR>
 static __device__ __forceinline__ void product_loop(const product_job &job, P &tile, float *slab, float *sums) {
-  enum { SLAB_LD = P::COLS + 4 };
+  enum { SLAB_LD = P::COLS + P::PAD };
   const int n_cols = (int)((job.N.longest + P::COLS - 1) / P::COLS);
   const int i0 = (int)blockIdx.x / n_cols * P::ROWS, j0 = (int)blockIdx.x % n_cols * P::COLS;
   for (int b = (int)blockIdx.y; b < job.tasks; b += (int)gridDim.y) {
@@ -47,8 +48,8 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
         const typename P::part_row row = { i };
         if (partial) product_slab_partial(partial, N, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
         else if (job.wide_out)
-          product_slab<LINEAR, 4>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
-        else product_slab<LINEAR, 1>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
+          product_slab<LINEAR, 4, P::AT_ONCE>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
+        else product_slab<LINEAR, 1, P::AT_ONCE>(job, k, place, add, slab, P::SLAB_ROWS, P::COLS, SLAB_LD, i0, j0, M, N, row);
         __syncthreads();
       }
     }
