@@ -9,7 +9,8 @@ template <class S>
 struct product_fma {
   typedef float ELEMENT;
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 4 * S::A, SLAB_ROWS = 4 * S::W, PAD = 4, AT_ONCE = 1,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 4 * S::A, SLAB_ROWS = 4 * S::W,
+    PAD = 4, AT_ONCE = 1,
     BUFFER = S::TERMS * (S::ROWS_LD + S::COLS_LD)
   };
   static_assert((int)SLAB_ROWS * (COLS + PAD) <= 2 * (int)BUFFER, "the slab must fit");

@@ -11,7 +11,8 @@ struct product_half {
   typedef uint16_t        ELEMENT;
   typedef mma_part_row<S> part_row;
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 2 * S::A, SLAB_ROWS = 8 * S::W, PAD = 8, AT_ONCE = 1,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 2 * S::A, SLAB_ROWS = 8 * S::W,
+    PAD = 8, AT_ONCE = 1,
     A_SIZE = half_side<S::ROWS>::SIZE, BUFFER = A_SIZE + half_side<S::COLS>::SIZE
   };
   static_assert((int)SLAB_ROWS * (COLS + PAD) * 4 <= 4 * (int)BUFFER, "the slab must fit");

@@ -14,7 +14,8 @@ struct product_split {
     __device__ __forceinline__ int operator()(int r) const { return r; }
   };
   enum {
-    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 1, SLAB_ROWS = S::ROWS, PAD = 8, AT_ONCE = 2,
+    TERMS = S::TERMS, THREADS = S::THREADS, ROWS = S::ROWS, COLS = S::COLS, PARTS = 1, SLAB_ROWS = S::ROWS,
+    PAD = 8, AT_ONCE = 2,
     A_SIZE = tf32_side<S::ROWS>::SIZE, BUFFER = A_SIZE + tf32_side<S::COLS>::SIZE, BUFFERS = 3,
     BYTES = 4 * (BUFFERS * BUFFER + ROWS)
   };

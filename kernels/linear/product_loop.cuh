@@ -1,6 +1,6 @@
 /* product_loop.cuh: the walk of a block over tasks, slot groups and chunks, the same for every way P of multiplying a tile.
- * P: ELEMENT, TERMS, THREADS, ROWS, COLS; PARTS x SLAB_ROWS rows of results; PAD, which keeps part() free of bank conflicts; AT_ONCE;
- * clear(), run() and part() over registers. */
+ * P: ELEMENT, TERMS, THREADS, ROWS, COLS; PARTS x SLAB_ROWS rows of results; PAD, which keeps part() free of bank conflicts;
+ * AT_ONCE rows a thread ends together; clear(), run() and part() over registers. */
 #ifndef MICA_KERNELS_LINEAR_PRODUCT_LOOP_CUH
 #define MICA_KERNELS_LINEAR_PRODUCT_LOOP_CUH
 
