@@ -166,8 +166,9 @@ static inline int memory_is_short(const memory_pair *w) {
   if (m->form != MICAK_MEMORY_CHUNKED || m->chunk || m->decay || m->keys || w->T < 1 || w->T > VW ||
       w->K > SHORT_COLUMNS || w->V > SHORT_COLUMNS) return 0;
   int bit = w->back ? MICA_D : MICA_V;
+  /* nor may bits depend on which results are wanted: a state_out that there is keeps all faces from it */
   return !memory_given(w, m->state_in, MICA_V) && !memory_wanted(w, m->state_in) && !memory_wanted(w, m->state_out) &&
-         (!w->back || !memory_given(w, m->state_out, bit));
+         !m->state_out->v.data && (!w->back || !memory_given(w, m->state_out, bit));
 }
 
 typedef struct short_work {
