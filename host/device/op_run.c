@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "common/prepare.h"
 #include "device/context.h"
 #include "device/device.h"
 
@@ -45,18 +46,25 @@ mica_status micah_try_for(const mica_context *context, int64_t n, micah_try_body
 
 typedef struct face_job {
   const mica_kernel *kernel;
+  const micak_prepare *prepare;
   const void        *args;
-  mica_exec          exec;                 /* of worker 0 */
+  micak_exec         exec;                 /* of worker 0 */
   int64_t            units, range;
   size_t             pitch;                /* bytes of scratch from worker to worker */
 } face_job;
 
 static mica_status run_range(void *arg, int64_t i, int32_t worker) {
   const face_job *job = arg;
-  mica_exec exec = job->exec;
-  if (exec.scratch) exec.scratch = (char *)exec.scratch + (size_t)worker * job->pitch;
+  micak_exec exec = job->exec;
+  if (exec.exec.scratch) exec.exec.scratch = (char *)exec.exec.scratch + (size_t)worker * job->pitch;
   int64_t first = i * job->range, count = job->units - first < job->range ? job->units - first : job->range;
-  return job->kernel->run(&exec, job->args, first, count);
+  return job->kernel->run(&exec.exec, job->args, first, count);
+}
+
+static mica_status prepare_unit(void *arg, int64_t i, int32_t worker) {
+  const face_job *job = arg;
+  (void)worker;
+  return job->prepare->prepare(&job->exec.exec, job->args, i, 1);
 }
 
 static mica_status run_phase(mica_context *context, const mica_op *op, const mica_kernel *kernel, const void *args,
@@ -67,9 +75,10 @@ static mica_status run_phase(mica_context *context, const mica_op *op, const mic
     return mica_error(MICA_ERR_INTERNAL, "%s %s: its split gives %lld units with a grain of %lld", op->name,
                       mica_face_name(kernel->face), (long long)split.units, (long long)split.grain);
   if (split.units == 0) return MICA_OK;
-  face_job job = { .kernel = kernel, .args = args, .units = split.units, .range = range > 0 ? range : split.grain };
+  face_job job = { .kernel = kernel, .prepare = micak_prepare_of(kernel), .args = args, .units = split.units,
+                   .range = range > 0 ? range : split.grain };
   if (job.range > job.units) job.range = job.units;
-  job.exec = (mica_exec){ .size = sizeof(mica_exec), .isa = isa, .scratch_bytes = split.scratch_bytes };
+  job.exec.exec = (mica_exec){ .size = sizeof job.exec, .isa = isa, .scratch_bytes = split.scratch_bytes };
   int64_t ranges = (job.units - 1) / job.range + 1, workers = mica_context_get_threads(context)->workers;
   if (workers > ranges) workers = ranges;
   size_t bytes = 0;
@@ -80,11 +89,18 @@ static mica_status run_phase(mica_context *context, const mica_op *op, const mic
     workers = mica_context_get_threads(context)->workers;  /* any worker may take a range */
     job.pitch = (split.scratch_bytes + 63) & ~(size_t)63;
     bytes = job.pitch * (size_t)workers;
-    job.exec.scratch = micah_alloc(context, bytes, op->name);
-    if (!job.exec.scratch) return MICA_ERR_MEMORY;
+    job.exec.exec.scratch = micah_alloc(context, bytes, op->name);
+    if (!job.exec.exec.scratch) return MICA_ERR_MEMORY;
   }
-  mica_status status = micah_try_for(context, ranges, run_range, &job);
-  micah_free(context, job.exec.scratch, bytes);
+  mica_status status = MICA_OK;
+  micak_need need = micak_need_of(job.prepare, args);
+  if (need.units > 0) {
+    job.exec.shared = micah_alloc(context, need.bytes, op->name);
+    status = job.exec.shared ? micah_try_for(context, need.units, prepare_unit, &job) : MICA_ERR_MEMORY;
+  }
+  if (status >= 0) status = micah_try_for(context, ranges, run_range, &job);
+  micah_free(context, job.exec.shared, need.bytes);
+  micah_free(context, job.exec.exec.scratch, bytes);
   return status;
 }
 

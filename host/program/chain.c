@@ -148,6 +148,8 @@ void micah_step_split(micah_step *step, const void *args) {
   step->split.units = step->split.grain = 1;
   if (step->kernel && step->kernel->split) step->kernel->split(args, &step->split);
   if (step->split.grain < 1) step->split.grain = 1;
+  step->prepare = micak_prepare_of(step->kernel);
+  step->need = micak_need_of(step->prepare, args);
 }
 
 /* rows of a tile: what the chain touches in a row, times rows, fills a part of L2 */
@@ -261,6 +263,12 @@ mica_status micah_make_steps(mica_executor *x) {
     if ((status = group_steps(&b, from, ends[i])) < 0) return status;
   }
   x->steps = b.done;
-  for (int32_t g = 0; g < x->n_groups; g++) x->groups[g].tile = tile_rows(x, &x->groups[g], seen);
+  for (int32_t g = 0; g < x->n_groups; g++) {
+    micah_group *group = &x->groups[g];
+    group->tile = tile_rows(x, group, seen);
+    size_t shared = 0;
+    for (int32_t s = group->first; s < group->first + group->count; s++) shared += micah_shared_bytes(&x->steps[s]);
+    if (shared > x->shared_bytes) x->shared_bytes = shared;
+  }
   return MICA_OK;
 }

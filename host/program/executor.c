@@ -122,6 +122,7 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
                               .device = x->device->index };
     if (!(x->exec[w].scratch = micah_data_alloc(x, (int64_t)x->kernel_scratch))) return MICA_ERR_MEMORY;
   }
+  if (x->shared_bytes && !(x->shared = micah_data_alloc(x, (int64_t)x->shared_bytes))) return MICA_ERR_MEMORY;
   x->dirty = 1;
   return MICA_OK;
 }
@@ -174,7 +175,7 @@ void mica_executor_destroy(mica_executor *x) {
 
 mica_status mica_executor_memory(const mica_executor *x, mica_memory *out) {
   if (!x || !out) return mica_error(MICA_ERR_INVALID, "mica_executor_memory: no executor or no out");
-  int64_t kernels = (int64_t)x->kernel_scratch * x->workers + micah_inner_bytes(x);
+  int64_t kernels = (int64_t)(x->kernel_scratch * (size_t)x->workers + x->shared_bytes) + micah_inner_bytes(x);
   *out = (mica_memory){ .saved = x->saved_bytes, .scratch = x->arena_bytes + kernels, .peak = x->peak_bytes + kernels };
   return MICA_OK;
 }

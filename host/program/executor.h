@@ -4,6 +4,7 @@
 #define MICAH_EXECUTOR_H
 
 #include "common/op.h"
+#include "common/prepare.h"
 #include "program/program.h"
 
 enum { MICAH_WIRES = 4 };
@@ -32,8 +33,14 @@ typedef struct micah_step {
   uint8_t            again;    /* computes a value again for the passes back */
   const mica_kernel *kernel;
   mica_split         split;    /* as bound */
+  const micak_prepare *prepare;
+  micak_need         need;     /* of it, as bound */
+  void              *shared;   /* what it fills, while its group runs; NULL: not prepared */
   int64_t            calls;
 } micah_step;
+
+/* bytes of what a step's calls share, in whole cache lines */
+static inline size_t micah_shared_bytes(const micah_step *step) { return (step->need.bytes + 63) / 64 * 64; }
 
 /* steps that run as one: a chain of row-local phases, tile by tile, or a single phase. one instant for the planner. */
 typedef struct micah_group {
@@ -111,6 +118,8 @@ struct mica_executor {
   int64_t             arena_bytes, saved_bytes, peak_bytes;
   mica_exec          *exec;                             /* [workers] */
   size_t              kernel_scratch;                   /* of one worker */
+  size_t              shared_bytes;                     /* of what the calls of a group share */
+  char               *shared;
   int32_t             dirty, probing, profile, running; /* running: faces of this run, 1 << face */
   double             *times;                            /* [workers * n_steps] profile */
   micah_step        **list;                             /* [n_steps] of the group that runs */

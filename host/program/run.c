@@ -24,39 +24,76 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* one call of a kernel; 0 when it failed */
+static int call(job *j, micah_step *step, mica_kernel_fn run, int64_t first, int64_t count, int32_t worker) {
+  mica_executor *x = j->x;
+  micak_exec exec = { x->exec[worker], step->shared };
+  exec.exec.size = sizeof exec;
+  double start = x->profile ? now() : 0;
+  mica_status status = run(&exec.exec, x->args[step->entry], first, count);
+  if (x->profile && x->backend != MICA_CUDA) x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
+  if (status >= 0) return 1;
+  if (!atomic_exchange(&j->failed, 1)) {
+    j->status = status;
+    snprintf(j->message, sizeof j->message, "program %s: %s %s: %s", x->program->name,
+             x->program->entries[step->entry].path, mica_face_name(step->face), mica_last_error());
+  }
+  return 0;
+}
+
 static void run_piece(void *arg, int64_t i, int32_t worker) {
   job *j = arg;
-  mica_executor *x = j->x;
   if (atomic_load_explicit(&j->failed, memory_order_relaxed)) return;
   int64_t first = i * j->piece, count = j->units - first < j->piece ? j->units - first : j->piece;
   for (int32_t s = 0; s < j->n; s++) {
-    micah_step *step = j->steps[s];
-    double start = x->profile ? now() : 0;
-    mica_status status = step->kernel->run(&x->exec[worker], x->args[step->entry], first, count);
-    if (x->profile) {
-      if (x->backend != MICA_CUDA) x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
-      if (i == 0) step->calls++;
-    }
-    if (status >= 0) continue;
-    if (!atomic_exchange(&j->failed, 1)) {
-      j->status = status;
-      snprintf(j->message, sizeof j->message, "program %s: %s %s: %s", x->program->name,
-               x->program->entries[step->entry].path, mica_face_name(step->face), mica_last_error());
-    }
-    return;
+    if (j->x->profile && i == 0) j->steps[s]->calls++;
+    if (!call(j, j->steps[s], j->steps[s]->kernel->run, first, count, worker)) return;
   }
+}
+
+/* units of all steps' prepare in a row */
+static void prepare_unit(void *arg, int64_t i, int32_t worker) {
+  job *j = arg;
+  if (atomic_load_explicit(&j->failed, memory_order_relaxed)) return;
+  for (int32_t s = 0; s < j->n; s++) {
+    micah_step *step = j->steps[s];
+    if (!step->shared) continue;
+    if (i < step->need.units) {
+      call(j, step, step->prepare->prepare, i, 1, worker);
+      return;
+    }
+    i -= step->need.units;
+  }
+}
+
+static mica_status run_job(job *j, int64_t pieces, mica_body body) {
+  const mica_threads *threads = mica_context_get_threads(j->x->context);
+  atomic_init(&j->failed, 0);
+  if (pieces == 1 || j->x->workers == 1 || !threads->parallel_for)
+    for (int64_t i = 0; i < pieces; i++) body(j, i, 0);
+  else threads->parallel_for(threads->user, pieces, body, j);
+  return atomic_load(&j->failed) ? mica_error(j->status, "%s", j->message) : MICA_OK;
 }
 
 static mica_status run_steps(mica_executor *x, micah_step **steps, int32_t n, int64_t units, int64_t piece) {
   if (units < 1) return MICA_OK;
   job j = { .x = x, .steps = steps, .n = n, .units = units, .piece = piece };
-  atomic_init(&j.failed, 0);
-  int64_t pieces = (units + piece - 1) / piece;
-  const mica_threads *threads = mica_context_get_threads(x->context);
-  if (pieces == 1 || x->workers == 1 || !threads->parallel_for)
-    for (int64_t i = 0; i < pieces; i++) run_piece(&j, i, 0);
-  else threads->parallel_for(threads->user, pieces, run_piece, &j);
-  return atomic_load(&j.failed) ? mica_error(j.status, "%s", j.message) : MICA_OK;
+  int64_t pieces = (units + piece - 1) / piece, prepare = 0;
+  /* what fits of what was planned; inputs may turn out to be shared that were not when the plan was made */
+  size_t used = 0;
+  for (int32_t s = 0; s < n; s++) {
+    size_t bytes = micah_shared_bytes(steps[s]);
+    int there = steps[s]->need.units > 0 && pieces > 1 && used + bytes <= x->shared_bytes;
+    steps[s]->shared = there ? x->shared + used : NULL;
+    if (!there) continue;
+    used += bytes;
+    prepare += steps[s]->need.units;
+  }
+  if (prepare) {
+    mica_status status = run_job(&j, prepare, prepare_unit);
+    if (status < 0) return status;
+  }
+  return run_job(&j, pieces, run_piece);
 }
 
 /* a piece near `piece` such that no worker is left idle at the end of a short list of them */

@@ -33,34 +33,11 @@ typedef struct gemm_out {
   int64_t             at;
 } gemm_out;
 
-/* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, its terms `step`
- * apart. with `out` the sums leave c alone and go there. */
 #define GEMM_UNROLL _Pragma("GCC unroll 16")
-static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a,
-                                                                 int64_t step, const float *b, int64_t ldb, float *c,
-                                                                 int64_t ldc, int add, const gemm_out *out) {
-  vf sum[GEMM_MR][2];
-  const float *row[GEMM_MR];
-  GEMM_UNROLL
-  for (int i = 0; i < mr; i++) {
-    sum[i][0] = sum[i][1] = v_zero();
-    row[i] = a[i];
-  }
-  for (int64_t k = 0, at = 0; k < kc; k++, at += step, b += ldb) {
-    vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
-    GEMM_UNROLL
-    for (int i = 0; i < mr; i++) {
-#if defined(MICAK_ISA_AVX512)
-      vf x = (vf)_mm512_set1_ps(row[i][at]);
-#elif defined(MICAK_ISA_AVX2)
-      vf x = (vf)_mm256_broadcast_ss(row[i] + at); /* from memory: spares the shuffle port */
-#else
-      vf x = v_set1(row[i][at]);
-#endif
-      sum[i][0] = v_fma(x, b0, sum[i][0]);
-      if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
-    }
-  }
+#define GEMM_INLINE static inline __attribute__((always_inline))
+
+/* the sums of a tile into c (added or stored), or with what c holds to where `out` says */
+GEMM_INLINE void gemm_tile_end(int mr, int nv, vf (*sum)[2], float *c, int64_t ldc, int add, const gemm_out *out) {
   if (out) {
     GEMM_UNROLL
     for (int i = 0; i < mr; i++) {
@@ -89,26 +66,92 @@ static inline __attribute__((always_inline)) void gemm_tile_body(int mr, int nv,
   }
 }
 
+GEMM_INLINE vf gemm_broadcast(const float *x) {
+#if defined(MICAK_ISA_AVX512)
+  return (vf)_mm512_set1_ps(*x);
+#elif defined(MICAK_ISA_AVX2)
+  return (vf)_mm256_broadcast_ss(x); /* from memory: spares the shuffle port */
+#else
+  return v_set1(*x);
+#endif
+}
+
+/* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, its terms `step`
+ * apart. with `out` the sums leave c alone and go there. */
+GEMM_INLINE void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a, int64_t step, const float *b,
+                                int64_t ldb, float *c, int64_t ldc, int add, const gemm_out *out) {
+  vf sum[GEMM_MR][2];
+  const float *row[GEMM_MR];
+  GEMM_UNROLL
+  for (int i = 0; i < mr; i++) {
+    sum[i][0] = sum[i][1] = v_zero();
+    row[i] = a[i];
+  }
+  for (int64_t k = 0, at = 0; k < kc; k++, at += step, b += ldb) {
+    vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
+    GEMM_UNROLL
+    for (int i = 0; i < mr; i++) {
+      vf x = gemm_broadcast(row[i] + at);
+      sum[i][0] = v_fma(x, b0, sum[i][0]);
+      if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
+    }
+  }
+  gemm_tile_end(mr, nv, sum, c, ldc, add, out);
+}
+
+GEMM_INLINE void gemm_term(int mr, int nv, const float *a, const float *b, vf (*sum)[2]) {
+  vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
+  GEMM_UNROLL
+  for (int i = 0; i < mr; i++) {
+    vf x = gemm_broadcast(a + i);
+    sum[i][0] = v_fma(x, b0, sum[i][0]);
+    if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
+  }
+}
+/* the same with A packed: term k of rows 0 .. mr - 1 at a[k GEMM_MR]. one address serves all rows, and four terms a
+ * turn: a tenth faster where the copy is used for a hundred columns or more */
+GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, const float *b, float *c, int64_t ldc,
+                                  int add, const gemm_out *out) {
+  enum { TURN = 4 };
+  vf sum[GEMM_MR][2];
+  GEMM_UNROLL
+  for (int i = 0; i < mr; i++) {
+    sum[i][0] = sum[i][1] = v_zero();
+    for (int h = 0; h < nv * VW; h += 16) __builtin_prefetch(out ? out->to[i] + out->at + h : c + i * ldc + h, 1);
+  }
+  for (; kc >= TURN; kc -= TURN, a += TURN * GEMM_MR, b += TURN * GEMM_NR) {
+    GEMM_UNROLL
+    for (int k = 0; k < TURN; k++) gemm_term(mr, nv, a + k * GEMM_MR, b + k * GEMM_NR, sum);
+  }
+  for (; kc > 0; kc--, a += GEMM_MR, b += GEMM_NR) gemm_term(mr, nv, a, b, sum);
+  gemm_tile_end(mr, nv, sum, c, ldc, add, out);
+}
+
 #if defined(MICAK_ISA_AVX512)
 #define GEMM_EACH_MR(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 #else
 #define GEMM_EACH_MR(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #endif
-#define GEMM_TILE_PAIR(mr)                                                                                          \
-  static void gemm_tile_##mr##_1(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
-                                 float *c, int64_t ldc, int add, const gemm_out *out) {                             \
-    gemm_tile_body(mr, 1, kc, a, step, b, ldb, c, ldc, add, out);                                                   \
+#define GEMM_TILE(mr, nv)                                                                                           \
+  static void gemm_tile_##mr##_##nv(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,   \
+                                    float *c, int64_t ldc, int add, const gemm_out *out) {                          \
+    gemm_tile_body(mr, nv, kc, a, step, b, ldb, c, ldc, add, out);                                                  \
   }                                                                                                                 \
-  static void gemm_tile_##mr##_2(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb,      \
-                                 float *c, int64_t ldc, int add, const gemm_out *out) {                             \
-    gemm_tile_body(mr, 2, kc, a, step, b, ldb, c, ldc, add, out);                                                   \
+  static void gemm_packed_##mr##_##nv(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,   \
+                                      const gemm_out *out) {                                                        \
+    gemm_packed_body(mr, nv, kc, a, b, c, ldc, add, out);                                                           \
   }
+#define GEMM_TILE_PAIR(mr) GEMM_TILE(mr, 1) GEMM_TILE(mr, 2)
 GEMM_EACH_MR(GEMM_TILE_PAIR)
-#define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
 typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb, float *c,
                              int64_t ldc, int add, const gemm_out *out);
+typedef void (*gemm_packed_fn)(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,
+                               const gemm_out *out);
 /* by rows - 1, and by whether more than VW columns count */
+#define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
+#define GEMM_PACKED_ROW(mr) { gemm_packed_##mr##_1, gemm_packed_##mr##_2 },
 static const gemm_tile_fn gemm_tile[GEMM_MR][2] = { GEMM_EACH_MR(GEMM_TILE_ROW) };
+static const gemm_packed_fn gemm_packed_tile[GEMM_MR][2] = { GEMM_EACH_MR(GEMM_PACKED_ROW) };
 
 #if defined(MICAK_ISA_AVX2) || defined(MICAK_ISA_AVX512)
 /* 8 x 8 transposed: to[k GEMM_NR + j] = from[j ld + k] */
@@ -172,26 +215,69 @@ static inline void gemm_pack(float *out, const float *from, int64_t sk, int64_t 
   }
 }
 
-/* up to GEMM_WIDE columns of B as panels one after another, each GEMM_PANEL floats. where the columns lie side by side
- * a row is read once for all panels: rows that are a power of two apart share few lines of cache. */
-enum { GEMM_WIDE = 256, GEMM_PANEL = GEMM_KB * GEMM_NR, GEMM_PACKED = GEMM_KB * GEMM_WIDE };
-static inline void gemm_pack_wide(float *out, const float *from, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
+/* up to GEMM_WIDE columns of B as panels `panel` floats apart. where the columns lie side by side a row is read once for
+ * all panels: rows that are a power of two apart share few lines of cache. */
+enum { GEMM_WIDE = 256, GEMM_PANEL = GEMM_KB * GEMM_NR };
+static inline void gemm_pack_wide(float *out, int64_t panel, const float *from, int64_t sk, int64_t sn, int64_t kc,
+                                  int64_t nn) {
   if (sn == 1 && nn % GEMM_NR == 0) {
     for (int64_t k = 0; k < kc; k++, from += sk, out += GEMM_NR)
       for (int64_t j = 0; j < nn / GEMM_NR; j++) {
-        v_store(out + j * GEMM_PANEL, v_load(from + j * GEMM_NR));
-        v_store(out + j * GEMM_PANEL + VW, v_load(from + j * GEMM_NR + VW));
+        v_store(out + j * panel, v_load(from + j * GEMM_NR));
+        v_store(out + j * panel + VW, v_load(from + j * GEMM_NR + VW));
       }
     return;
   }
-  for (int64_t j = 0; j < nn; j += GEMM_NR, out += GEMM_PANEL)
+  for (int64_t j = 0; j < nn; j += GEMM_NR, out += panel)
     gemm_pack(out, from + j * sn, sk, sn, kc, nn - j < GEMM_NR ? nn - j : GEMM_NR);
+}
+
+/* 8 terms of 4 rows into a panel of A: to[k GEMM_MR + i] = row i's term k */
+#if defined(MICAK_ISA_AVX2) || defined(MICAK_ISA_AVX512)
+static inline void gemm_transpose4(const float *a0, const float *a1, const float *a2, const float *a3, float *to) {
+  __m256 r[4] = { _mm256_loadu_ps(a0), _mm256_loadu_ps(a1), _mm256_loadu_ps(a2), _mm256_loadu_ps(a3) }, t[4];
+  t[0] = _mm256_unpacklo_ps(r[0], r[1]);
+  t[1] = _mm256_unpackhi_ps(r[0], r[1]);
+  t[2] = _mm256_unpacklo_ps(r[2], r[3]);
+  t[3] = _mm256_unpackhi_ps(r[2], r[3]);
+  r[0] = _mm256_shuffle_ps(t[0], t[2], 0x44);
+  r[1] = _mm256_shuffle_ps(t[0], t[2], 0xee);
+  r[2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
+  r[3] = _mm256_shuffle_ps(t[1], t[3], 0xee);
+  GEMM_UNROLL
+  for (int k = 0; k < 4; k++) {
+    _mm_storeu_ps(to + k * GEMM_MR, _mm256_castps256_ps128(r[k]));
+    _mm_storeu_ps(to + (k + 4) * GEMM_MR, _mm256_extractf128_ps(r[k], 1));
+  }
+}
+#endif
+/* rows of A, terms [shift, shift + kc) side by side, as panels of GEMM_MR rows, kc GEMM_MR floats each; rows beyond m are
+ * left as they are */
+static inline void gemm_pack_rows(float *out, const float *const *a, int64_t m, int64_t shift, int64_t kc) {
+  for (int64_t i = 0; i < m; i += GEMM_MR, out += kc * GEMM_MR) {
+    int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR, q = 0;
+    for (int64_t r = i + mr; r < m && r < i + 2 * GEMM_MR; r++) /* runs too short for the machine to foresee */
+      for (int64_t k = 0; k < kc; k += 16) __builtin_prefetch(a[r] + shift + k);
+#if defined(MICAK_ISA_AVX2) || defined(MICAK_ISA_AVX512)
+    for (; q + 4 <= mr; q += 4) {
+      const float *a0 = a[i + q] + shift, *a1 = a[i + q + 1] + shift, *a2 = a[i + q + 2] + shift;
+      const float *a3 = a[i + q + 3] + shift;
+      int64_t k = 0;
+      for (; k + 8 <= kc; k += 8) gemm_transpose4(a0 + k, a1 + k, a2 + k, a3 + k, out + k * GEMM_MR + q);
+      for (; k < kc; k++)
+        for (int64_t r = q; r < q + 4; r++) out[k * GEMM_MR + r] = a[i + r][shift + k];
+    }
+#endif
+    for (; q < mr; q++)
+      for (int64_t k = 0; k < kc; k++) out[k * GEMM_MR + q] = a[i + q][shift + k];
+  }
 }
 
 /* B can be read where it lies: columns side by side in whole vectors, small enough to stay in the first cache, and too
  * few rows to be worth a copy. the choice does not show in the bits. */
+enum { GEMM_FEW = 64 };
 static inline int gemm_in_place(int64_t m, int64_t sk, int64_t sn, int64_t kc, int64_t nn) {
-  return sn == 1 && nn % VW == 0 && m <= 64 && kc * sk <= 4096;
+  return sn == 1 && nn % VW == 0 && m <= GEMM_FEW && kc * sk <= 4096;
 }
 
 /* c (m x nn, rows ldc apart) = or += rows times B; a[i] row i of A, read from `shift` on. B: panels as gemm_pack_wide
@@ -214,6 +300,19 @@ static inline void gemm_panels(int64_t m, int64_t nn, int64_t kc, const float *c
     const float *panel = b;
     for (int64_t j = 0; j < nn; j += GEMM_NR, panel += stride, part.at += GEMM_NR)
       gemm_tile[mr - 1][nn - j > VW](kc, row, step, panel, ldb, c + i * ldc + j, ldc, add, out ? &part : NULL);
+  }
+}
+
+/* the same for packed rows: a as gemm_pack_rows leaves them, its panels `step` floats apart */
+static inline void gemm_packed_panels(int64_t m, int64_t nn, int64_t kc, const float *a, int64_t step, const float *b,
+                                      int64_t stride, float *c, int64_t ldc, int add, const gemm_out *out) {
+  gemm_out part = { 0 };
+  for (int64_t i = 0; i < m; i += GEMM_MR, a += step) {
+    int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
+    if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
+    const float *panel = b;
+    for (int64_t j = 0; j < nn; j += GEMM_NR, panel += stride, part.at += GEMM_NR)
+      gemm_packed_tile[mr - 1][nn - j > VW](kc, a, panel, c + i * ldc + j, ldc, add, out ? &part : NULL);
   }
 }
 

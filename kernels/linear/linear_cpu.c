@@ -2,6 +2,7 @@
  * bias, activation and residual applied while the tile is in cache. */
 #include "common/gemm.h"
 #include "common/isa.h"
+#include "common/prepare.h"
 #include "linear/linear_act_internal.h"
 #include "linear/linear_internal.h"
 
@@ -139,29 +140,101 @@ typedef struct term {
   const float *const *a;
   const float *w;
   int64_t      K, sk, sn;
+  const float *packed;                       /* all of W, as prepare leaves it; NULL: not packed */
+  const float *panels;                       /* the rows as panels, block of terms after block; NULL: read in place */
 } term;
 
-/* c (n x LINEAR_COLS) = sum of the terms, columns [from, from + nn) of W. with `out` the last block's tiles go where
+/* where the packed block of terms from k on lies, columns from `from` on: LINEAR_COLS of them, or what is left of N */
+static const float *packed_block(const float *packed, int64_t K, int64_t N, int64_t from, int64_t k) {
+  int64_t left = N - from < LINEAR_COLS ? N - from : LINEAR_COLS;
+  return packed + from * K + k * ((left + LINEAR_SHARE - 1) / LINEAR_SHARE * LINEAR_SHARE);
+}
+
+/* copies of rows pay where many columns meet them; then W comes as panels too */
+static void pack_terms(term *terms, int count, int64_t n, int64_t N, float *const *to) {
+  enum { COLUMNS = 96 };
+  for (int s = 0; s < count; s++) {
+    term *t = &terms[s];
+    if (N < COLUMNS || n < 2 * GEMM_MR || (!t->packed && n <= GEMM_FEW)) continue;
+    for (int64_t k = 0; k < t->K; k += GEMM_KB)
+      gemm_pack_rows(to[s] + k * LINEAR_ROWS, t->a, n, k, t->K - k < GEMM_KB ? t->K - k : GEMM_KB);
+    t->panels = to[s];
+  }
+}
+
+/* c (n x LINEAR_COLS) = sum of the terms, columns [from, from + nn) of W's N. with `out` the last block's tiles go where
  * that says, c holds the sums before them, and 1 is returned; 0 where there was no product: then c is cleared */
-static int multiply_tile(const term *terms, int count, int64_t n, int64_t from, int64_t nn, float *panels, float *c,
-                         const gemm_out *out) {
+static int multiply_tile(const term *terms, int count, int64_t n, int64_t N, int64_t from, int64_t nn, float *panels,
+                         float *c, const gemm_out *out) {
   int written = 0;
   while (count && terms[count - 1].K <= 0) count--;
   for (int s = 0; s < count; s++) {
     const term *t = &terms[s];
     for (int64_t k = 0; k < t->K; k += GEMM_KB, written = 1) {
-      int64_t kc = t->K - k < GEMM_KB ? t->K - k : GEMM_KB;
+      int64_t kc = t->K - k < GEMM_KB ? t->K - k : GEMM_KB, ldb = GEMM_NR, stride = kc * GEMM_NR;
       const float *w = t->w + k * t->sk + from * t->sn;
-      int in_place = gemm_in_place(n, t->sk, t->sn, kc, nn), last = out && s == count - 1 && k + kc == t->K;
-      if (!in_place) gemm_pack_wide(panels, w, t->sk, t->sn, kc, nn);
+      int last = out && s == count - 1 && k + kc == t->K;
       gemm_out part;
       if (last) part = (gemm_out){ out->bias, out->res, out->to, from };
-      gemm_panels(n, nn, kc, t->a, k, 1, in_place ? w : panels, in_place ? t->sk : GEMM_NR,
-                  in_place ? GEMM_NR : GEMM_PANEL, c, LINEAR_COLS, written, last ? &part : NULL);
+      if (t->packed) {
+        w = packed_block(t->packed, t->K, N, from, k);
+      } else if (gemm_in_place(n, t->sk, t->sn, kc, nn)) {
+        ldb = t->sk, stride = GEMM_NR;
+      } else {
+        gemm_pack_wide(panels, stride, w, t->sk, t->sn, kc, nn);
+        w = panels;
+      }
+      if (t->panels)
+        gemm_packed_panels(n, nn, kc, t->panels + k * LINEAR_ROWS, kc * GEMM_MR, w, stride, c, LINEAR_COLS, written,
+                           last ? &part : NULL);
+      else
+        gemm_panels(n, nn, kc, t->a, k, 1, w, ldb, stride, c, LINEAR_COLS, written, last ? &part : NULL);
     }
   }
   if (!written) memset(c, 0, (size_t)(n * LINEAR_COLS) * sizeof *c);
   return written && out;
+}
+
+/* units of LINEAR_SHARE columns of each factor that is packed for all calls */
+static mica_status prepare(const mica_exec *exec, const mica_linear_args *a, int face, int64_t first, int64_t count) {
+  const mica_wire *factor[2];
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, n = linear_factors(a, face, factor);
+  int64_t K = back ? a->O : a->I, N = back ? a->I : a->O, units = (N + LINEAR_SHARE - 1) / LINEAR_SHARE;
+  float *packed = micak_shared(exec);
+  for (int i = 0; i < n; i++) {
+    if (!linear_packs(a, factor[i])) continue;
+    int64_t sk = factor[i]->stride[back ? 0 : 1], sn = factor[i]->stride[back ? 1 : 0];
+    for (; first < units && count > 0; first++, count--) {
+      int64_t at = first * LINEAR_SHARE, from = at / LINEAR_COLS * LINEAR_COLS;
+      int64_t nn = N - at < LINEAR_SHARE ? N - at : LINEAR_SHARE;
+      for (int64_t k = 0; k < K; k += GEMM_KB) {
+        int64_t kc = K - k < GEMM_KB ? K - k : GEMM_KB;
+        float *to = packed + (packed_block(packed, K, N, from, k) - packed) + (at - from) * kc;
+        gemm_pack_wide(to, kc * GEMM_NR, (const float *)factor[i]->data + k * sk + at * sn, sk, sn, kc, nn);
+      }
+    }
+    first -= units;
+    if (first < 0) first = 0;
+    packed += linear_packed_floats(K, N);
+  }
+  return MICA_OK;
+}
+CPU_KERNEL(linear_forward_prepare) { return prepare(exec, args, MICA_FORWARD, first, count); }
+CPU_KERNEL(linear_backward_prepare) { return prepare(exec, args, MICA_BACKWARD, first, count); }
+CPU_KERNEL(linear_jvp_prepare) { return prepare(exec, args, MICA_JVP, first, count); }
+CPU_KERNEL(linear_backward_jvp_prepare) { return prepare(exec, args, MICA_BACKWARD_JVP, first, count); }
+
+/* what prepare left of w, and of w.t; NULL: packed by every tile */
+static void find_packed(const mica_exec *exec, const mica_linear_args *a, int face, const float *packed[2]) {
+  const mica_wire *factor[2];
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, n = linear_factors(a, face, factor);
+  const float *at = micak_shared(exec);
+  packed[0] = packed[1] = NULL;
+  for (int i = 0; i < n && at; i++) {
+    if (!linear_packs(a, factor[i])) continue;
+    packed[i] = at;
+    at += linear_packed_floats(back ? a->O : a->I, back ? a->I : a->O);
+  }
 }
 
 /* can finished tiles go straight to `to`, with one bias and at most one further summand a row? whole vectors only */
@@ -176,12 +249,14 @@ static int direct(const tile *t, const tile_rows *bias, const tile_rows *res, co
   return 1;
 }
 
-typedef struct buffers { float *panels, *c, *zeros, *rows[2]; } buffers;
+typedef struct buffers { float *panels, *c, *zeros, *rows[2], *packed[2]; } buffers;
 static buffers cut_scratch(const mica_exec *exec, const mica_linear_args *a) {
   int64_t longest = linear_longest(a);
   float *at = exec->scratch;
-  buffers s = { at, at + LINEAR_PANEL, at + LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS, { NULL, NULL } };
-  s.rows[0] = s.zeros + longest;
+  buffers s = { at, at + LINEAR_PANEL, at + LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS, { NULL }, { NULL } };
+  s.packed[0] = s.zeros + longest;
+  s.packed[1] = s.packed[0] + LINEAR_ROWS * longest;
+  s.rows[0] = s.packed[1] + LINEAR_ROWS * longest;
   s.rows[1] = s.rows[0] + LINEAR_ROWS * longest;
   memset(s.zeros, 0, (size_t)longest * sizeof(float));
   return s;
@@ -201,6 +276,8 @@ CPU_KERNEL(linear_forward) {
   const act_functions *act = &act_table[a->act];
   buffers s = cut_scratch(exec, a);
   row_walk walk = walk_start(a, MICA_FORWARD, first, count);
+  const float *packed[2];
+  find_packed(exec, a, MICA_FORWARD, packed);
   tile t;
   tile_rows x, b, res, y, z;
   const float *rows[LINEAR_ROWS];
@@ -212,12 +289,14 @@ CPU_KERNEL(linear_forward) {
     port_rows(&a->y, MICA_V, &t, &y);
     port_rows(&a->z, MICA_V, &t, &z);
     if (!a->Z) z.any = 0;
-    term terms[1] = { { rows, t.w, a->I, a->w.v.stride[1], a->w.v.stride[0] } };
+    term terms[1] = { { rows, t.w, a->I, a->w.v.stride[1], a->w.v.stride[0], packed[0], NULL } };
     int used = t.w && factor(&x, t.n, a->I, s.zeros, s.rows[0], rows);
     gemm_out out;
     int straight = !a->Z && direct(&t, &b, &res, &y, &out);
+    pack_terms(terms, used, t.n, a->O, s.packed);
     TILE_COLUMNS(from, nn, a->O) {
-      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
+      const gemm_out *end = straight && nn % VW == 0 ? &out : NULL;
+      if (multiply_tile(terms, used, t.n, a->O, from, nn, s.panels, s.c, end)) continue;
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -240,6 +319,8 @@ CPU_KERNEL(linear_jvp) {
   if (status < 0) return status;
   buffers s = cut_scratch(exec, a);
   row_walk walk = walk_start(a, MICA_JVP, first, count);
+  const float *packed[2];
+  find_packed(exec, a, MICA_JVP, packed);
   tile t;
   tile_rows x, xt, b, res, y, z, zt;
   const float *rows[2][LINEAR_ROWS];
@@ -257,13 +338,15 @@ CPU_KERNEL(linear_jvp) {
     term terms[2];
     int used = 0;
     if (t.w && factor(&xt, t.n, a->I, s.zeros, s.rows[0], rows[0]))
-      terms[used++] = (term){ rows[0], t.w, a->I, a->w.v.stride[1], a->w.v.stride[0] };
+      terms[used++] = (term){ rows[0], t.w, a->I, a->w.v.stride[1], a->w.v.stride[0], packed[0], NULL };
     if (t.wt && factor(&x, t.n, a->I, s.zeros, s.rows[1], rows[1]))
-      terms[used++] = (term){ rows[1], t.wt, a->I, a->w.t.stride[1], a->w.t.stride[0] };
+      terms[used++] = (term){ rows[1], t.wt, a->I, a->w.t.stride[1], a->w.t.stride[0], packed[1], NULL };
     gemm_out out;
     int straight = !a->Z && direct(&t, &b, &res, &y, &out);
+    pack_terms(terms, used, t.n, a->O, s.packed);
     TILE_COLUMNS(from, nn, a->O) {
-      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
+      const gemm_out *end = straight && nn % VW == 0 ? &out : NULL;
+      if (multiply_tile(terms, used, t.n, a->O, from, nn, s.panels, s.c, end)) continue;
       for (int64_t i = 0; i < t.n; i++) {
         float *c = s.c + i * LINEAR_COLS;
         add_to(c, take(&b, i, from, nn, tmp), nn);
@@ -320,6 +403,8 @@ CPU_KERNEL(linear_backward) {
   if (status < 0) return status;
   buffers s = cut_scratch(exec, a);
   row_walk walk = walk_start(a, MICA_BACKWARD, first, count);
+  const float *packed[2];
+  find_packed(exec, a, MICA_BACKWARD, packed);
   tile t;
   tile_rows dy, z, dz, dx, dres;
   const float *rows[LINEAR_ROWS];
@@ -337,11 +422,13 @@ CPU_KERNEL(linear_backward) {
     if (a->Z) dz_rows(a, walk.sums, &t, &dy, &z, &dz, s.rows[0], rows);
     else used = factor(&dy, t.n, a->O, s.zeros, s.rows[0], rows);
     if (!dx.any) continue;
-    term terms[1] = { { rows, t.w, a->O, a->w.v.stride[0], a->w.v.stride[1] } };
+    term terms[1] = { { rows, t.w, a->O, a->w.v.stride[0], a->w.v.stride[1], packed[0], NULL } };
     gemm_out out;
     int straight = direct(&t, NULL, NULL, &dx, &out);
+    pack_terms(terms, used && t.w, t.n, a->I, s.packed);
     TILE_COLUMNS(from, nn, a->I) {
-      if (multiply_tile(terms, used && t.w, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
+      const gemm_out *end = straight && nn % VW == 0 ? &out : NULL;
+      if (multiply_tile(terms, used && t.w, t.n, a->I, from, nn, s.panels, s.c, end)) continue;
       for (int64_t i = 0; i < t.n; i++) put(&dx, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }
@@ -376,6 +463,8 @@ CPU_KERNEL(linear_backward_jvp) {
   if (status < 0) return status;
   buffers s = cut_scratch(exec, a);
   row_walk walk = walk_start(a, MICA_BACKWARD_JVP, first, count);
+  const float *packed[2];
+  find_packed(exec, a, MICA_BACKWARD_JVP, packed);
   tile t;
   tile_rows dy, dyt, z, zt, dz, dzt, dxt, drest;
   const float *rows[2][LINEAR_ROWS];
@@ -397,13 +486,15 @@ CPU_KERNEL(linear_backward_jvp) {
     else some = factor(&dyt, t.n, a->O, s.zeros, s.rows[0], rows[0]);
     if (!dxt.any) continue;
     term terms[2];
-    if (some && t.w) terms[used++] = (term){ rows[0], t.w, a->O, a->w.v.stride[0], a->w.v.stride[1] };
+    if (some && t.w) terms[used++] = (term){ rows[0], t.w, a->O, a->w.v.stride[0], a->w.v.stride[1], packed[0], NULL };
     if (t.wt && factor(a->Z ? &dz : &dy, t.n, a->O, s.zeros, s.rows[1], rows[1]))
-      terms[used++] = (term){ rows[1], t.wt, a->O, a->w.t.stride[0], a->w.t.stride[1] };
+      terms[used++] = (term){ rows[1], t.wt, a->O, a->w.t.stride[0], a->w.t.stride[1], packed[1], NULL };
     gemm_out out;
     int straight = direct(&t, NULL, NULL, &dxt, &out);
+    pack_terms(terms, used, t.n, a->I, s.packed);
     TILE_COLUMNS(from, nn, a->I) {
-      if (multiply_tile(terms, used, t.n, from, nn, s.panels, s.c, straight && nn % VW == 0 ? &out : NULL)) continue;
+      const gemm_out *end = straight && nn % VW == 0 ? &out : NULL;
+      if (multiply_tile(terms, used, t.n, a->I, from, nn, s.panels, s.c, end)) continue;
       for (int64_t i = 0; i < t.n; i++) put(&dxt, i, from, nn, s.c + i * LINEAR_COLS);
     }
   }

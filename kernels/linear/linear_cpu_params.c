@@ -97,6 +97,17 @@ static void prefetch_rows(const float *const *rows, int64_t kc, int64_t m) {
   for (int64_t k = 0; k < kc; k++) prefetch_row(rows[k], m);
 }
 
+/* how far behind a block of rows the next one lies, where rows are evenly spaced; 0: unknown. past the last row it is a
+ * wrong guess, which costs little */
+static int64_t next_rows(const float *const *rows, int64_t kc) {
+  if (kc < LINEAR_TERMS || !rows[0] || !rows[1] || !rows[kc - 1]) return 0;
+  int64_t step = (rows[1] - rows[0]);
+  return rows[kc - 1] - rows[0] == (kc - 1) * step ? kc * step : 0;
+}
+static inline void foresee_row(const float *row, int64_t next, int64_t m) {
+  for (int64_t j = 0; j < m; j += 16) __builtin_prefetch((const char *)row + (next + j) * (int64_t)sizeof *row, 0, 2);
+}
+
 typedef struct block {
   const mica_linear_args *a;
   int64_t begin, end;                        /* tasks */
@@ -114,7 +125,7 @@ static void pack_x(float *const *x, int64_t col, int64_t kc, int64_t n, float *o
   static const float zero[GEMM_WIDE];
   for (int64_t k = 0; k < kc; k++, out += GEMM_NR) {
     if (k + AHEAD < kc && x[k + AHEAD] && col == 1) prefetch_row(x[k + AHEAD], n);
-    gemm_pack_wide(out, x[k] ? x[k] : zero, 0, x[k] ? col : 1, 1, n);
+    gemm_pack_wide(out, GEMM_PANEL, x[k] ? x[k] : zero, 0, x[k] ? col : 1, 1, n);
   }
 }
 
@@ -134,12 +145,20 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
   for (int64_t j = 0; want_b && j < u->n_out; j++) u->b[j] += sum[j];
   if (!want_w) return;
   pack_x(x, xcol, kc, u->n_in, u->panels);
-  for (int64_t i = 0; i < u->n_out; i += GEMM_MR) {
-    int64_t mr = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR;
-    const float *rows[GEMM_MR];
-    for (int64_t q = 0; q < mr; q++) rows[q] = u->packed + i / GEMM_MR * ROW_PANEL + q;
-    gemm_panels(mr, u->n_in, kc, rows, 0, GEMM_MR, u->panels, GEMM_NR, GEMM_PANEL, u->w + i * W_LD, W_LD, *written, NULL);
-  }
+  /* the rows of the next block come from memory while this one is multiplied: a few after each tile */
+  int64_t next_dz = next_rows(dz, kc), next_x = xcol == 1 ? next_rows((const float *const *)x, kc) : 0;
+  int64_t tiles = ((u->n_out + GEMM_MR - 1) / GEMM_MR) * ((u->n_in + GEMM_NR - 1) / GEMM_NR);
+  int64_t each = (kc + tiles - 1) / tiles, k = 0;
+  for (int64_t i = 0; i < u->n_out; i += GEMM_MR)
+    for (int64_t j = 0; j < u->n_in; j += GEMM_NR) {
+      int64_t m = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR, n = u->n_in - j < GEMM_NR ? u->n_in - j : GEMM_NR;
+      gemm_packed_panels(m, n, kc, u->packed + i / GEMM_MR * ROW_PANEL, 0, u->panels + j / GEMM_NR * GEMM_PANEL, 0,
+                         u->w + i * W_LD + j, W_LD, *written, NULL);
+      for (int64_t end = k + each < kc ? k + each : kc; k < end; k++) {
+        if (next_dz) foresee_row(dz[k], next_dz, u->n_out);
+        if (next_x) foresee_row(x[k], next_x, u->n_in);
+      }
+    }
   *written = 1;
 }
 

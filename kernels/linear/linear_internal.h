@@ -9,6 +9,7 @@ enum {
   LINEAR_ROWS = 144,  /* rows of a tile: packing w costs about a tenth of its use */
   LINEAR_COLS = 256,  /* columns of a tile: rows are read once, and w's panels stay in the second cache */
   LINEAR_PANEL = 256 * 256, /* floats of the packed panels of LINEAR_COLS columns */
+  LINEAR_SHARE = 64,  /* columns of a unit that packs shared weights: whole panels of every instruction set */
   LINEAR_OUT = 264, LINEAR_IN = 256, LINEAR_TERMS = 256 /* block of w.d: (out x in), rows summed at a time */
 };
 
@@ -34,10 +35,26 @@ static inline int linear_sums(const mica_linear_args *a, int face) {
   return 0;
 }
 
-/* floats of row buffers: rows that are computed, or gathered because their columns are not side by side */
+/* floats of row buffers: rows that are computed, or gathered because their columns are not side by side; and of packed
+ * rows */
 static inline int64_t linear_longest(const mica_linear_args *a) { return a->I > a->O ? a->I : a->O; }
 static inline int64_t linear_row_floats(const mica_linear_args *a) {
-  return LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS + (1 + 2 * LINEAR_ROWS) * linear_longest(a);
+  return LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS + (1 + 4 * LINEAR_ROWS) * linear_longest(a);
+}
+
+/* the right factors of a row phase: w, and in tangent faces w.t after it. where all tasks meet one w that many rows use
+ * it is packed once a run: blocks of LINEAR_COLS columns, in them blocks of GEMM_KB terms, in them panels. */
+static inline int linear_factors(const mica_linear_args *a, int face, const mica_wire *factor[2]) {
+  int tangent = face == MICA_JVP || face == MICA_BACKWARD_JVP;
+  factor[0] = &a->w.v;
+  factor[1] = tangent ? &a->w.t : NULL;
+  return 1 + tangent;
+}
+static inline int linear_packs(const mica_linear_args *a, const mica_wire *w) {
+  return w && w->data && !w->slot && w->task_stride == 0 && linear_all_rows(a) >= 2 * LINEAR_ROWS;
+}
+static inline int64_t linear_packed_floats(int64_t terms, int64_t columns) {
+  return terms * ((columns + LINEAR_SHARE - 1) / LINEAR_SHARE * LINEAR_SHARE);
 }
 
 /* floats of scratch of the parameter phases; 12: the widest tile */

@@ -1,6 +1,7 @@
 /* tables of linear */
 #include "common/cuda.h"
 #include "common/isa.h"
+#include "common/prepare.h"
 #include "common/ref.h"
 #include "linear/linear_internal.h"
 
@@ -86,6 +87,37 @@ CPU_DISPATCH(linear_backward_params)
 CPU_DISPATCH(linear_jvp)
 CPU_DISPATCH(linear_backward_jvp)
 CPU_DISPATCH(linear_backward_jvp_params)
+CPU_DISPATCH(linear_forward_prepare)
+CPU_DISPATCH(linear_backward_prepare)
+CPU_DISPATCH(linear_jvp_prepare)
+CPU_DISPATCH(linear_backward_jvp_prepare)
+
+/* the right factors as panels */
+static void need_panels(const mica_linear_args *a, int face, micak_need *need) {
+  const mica_wire *w[2];
+  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, n = linear_factors(a, face, w);
+  if (back && !linear_wire(&a->x, face == MICA_BACKWARD ? MICA_D : MICA_TD)->data) return;
+  int64_t terms = back ? a->O : a->I, columns = back ? a->I : a->O;
+  for (int i = 0; i < n; i++) {
+    if (!linear_packs(a, w[i])) continue;
+    need->units += (columns + LINEAR_SHARE - 1) / LINEAR_SHARE;
+    need->bytes += (size_t)linear_packed_floats(terms, columns) * sizeof(float);
+  }
+}
+static void need_forward(const void *args, micak_need *need) { need_panels(args, MICA_FORWARD, need); }
+static void need_backward(const void *args, micak_need *need) { need_panels(args, MICA_BACKWARD, need); }
+static void need_jvp(const void *args, micak_need *need) { need_panels(args, MICA_JVP, need); }
+static void need_backward_jvp(const void *args, micak_need *need) { need_panels(args, MICA_BACKWARD_JVP, need); }
+
+extern const micak_prepare micak_linear_prepare[];
+const micak_prepare micak_linear_prepare[] = {
+  { micak_linear_forward_cpu, micak_linear_forward_prepare_cpu, need_forward },
+  { micak_linear_backward_cpu, micak_linear_backward_prepare_cpu, need_backward },
+  { micak_linear_jvp_cpu, micak_linear_jvp_prepare_cpu, need_jvp },
+  { micak_linear_backward_jvp_cpu, micak_linear_backward_jvp_prepare_cpu, need_backward_jvp },
+  { NULL, NULL, NULL },
+};
+
 REF_PROTOS(linear);
 CUDA_PROTOS(linear)
 #ifdef MICA_HAVE_CUDA
@@ -118,6 +150,7 @@ static const mica_case linear_cases[] = {
   { "B=1 R=2 I=300 O=2", 0 },
   { "B=2 R=150 I=3 O=5 act=silu", 0 },
   { "B=1 R=3 I=4 O=101", 0 },
+  { "B=2 R=145 I=260 O=97", 0 },            /* w packed for all calls, rows packed, two blocks of terms */
   { "B=64 R=82 I=256 O=768", MICA_CASE_BENCH },
   { "B=64 R=82 I=256 O=1024 act=gelu res=none", MICA_CASE_BENCH },
   { "B=64 R=82 I=1024 O=256", MICA_CASE_BENCH },

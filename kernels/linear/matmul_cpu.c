@@ -28,7 +28,7 @@ static void add_product(const work *s, matrix A, matrix B, int64_t i0, int64_t m
     int64_t kc = K - k < GEMM_KB ? K - k : GEMM_KB;
     const float *b = B.at + k * B.row + j0 * B.col;
     int in_place = gemm_in_place(m, B.row, B.col, kc, nn);
-    if (!in_place) gemm_pack_wide(s->panels, b, B.row, B.col, kc, nn);
+    if (!in_place) gemm_pack_wide(s->panels, GEMM_PANEL, b, B.row, B.col, kc, nn);
     gemm_panels(m, nn, kc, rows, k * A.col, A.col, in_place ? b : s->panels, in_place ? B.row : GEMM_NR,
                 in_place ? GEMM_NR : GEMM_PANEL, s->c, MATMUL_COLS, *written, NULL);
     *written = 1;
