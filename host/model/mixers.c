@@ -50,6 +50,16 @@ static mica_value squashed(const site *s, const char *part, int64_t n, double st
   return op1(s, sub, "scale", settings, y);
 }
 
+/* rows (n): weighted sums of each channel's last few tokens, where `conv` asks for them */
+static mica_value convolved(const site *s, mica_value x, int64_t n) {
+  char path[96];
+  if (!s->m->conv) return x;
+  snprintf(path, sizeof path, "%s.conv", s->at->path);
+  mica_init normal = { MICA_INIT_NORMAL, 1 / sqrt((double)s->m->conv) };
+  mica_bind binds[] = { { "x", x }, { "w", micah_model_param(s->program, normal, s->m->conv, n, "%s.weight", path) } };
+  return mica_program_op(s->program, path, "short_conv", NULL, 2, binds);
+}
+
 /* ---- features of keys and queries ---- */
 
 enum { MAP_AUTO, MAP_IDENTITY, MAP_ELU1, MAP_DPFP, MAP_FAVOR };
@@ -114,7 +124,8 @@ static mica_value self_referential(const site *s) {
   char path[96];
   mica_init normal = { MICA_INIT_NORMAL, 1 / sqrt((double)D) };
   snprintf(path, sizeof path, "%s.weight", s->at->path);
-  mica_bind binds[] = { { "x", mica_program_reshape(s->program, s->x, 2, heads) },
+  mica_value x = convolved(s, s->x, s->at->width);
+  mica_bind binds[] = { { "x", mica_program_reshape(s->program, x, 2, heads) },
                         { "state_in", mica_program_param(s->program, path, 3, shape, normal, 1) } };
   return mica_program_op(s->program, s->at->path, "srwm", NULL, 2, binds);
 }
@@ -140,18 +151,19 @@ static mica_value momentum_attention(const site *s, const mica_value part[3]) {
 
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x) {
-  static const char *const ops[] = { NULL, "linear_attention", "delta_rule", "gated_delta" };
+  static const char *const ops[] = { NULL, "linear_attention", "delta_rule", "gated_delta", NULL, NULL,
+                                     "gradient_memory" };
   const site s = { program, mixer, place, x };
   int64_t D = place->width / place->heads, K = features(mixer, D), heads[2] = { place->heads, D };
   if (mixer->kind == MICAH_MIXER_SRWM) return finished(&s, self_referential(&s));
   if (K > 256)
     return mica_error(MICA_ERR_CONFIG, "mixer %s: %lld features a head, expected at most 256", ops[mixer->kind],
                       (long long)K);
-  mica_value part[3], qkv = project(&s, "qkv", 3 * place->width);
+  mica_value part[3], qkv = convolved(&s, project(&s, "qkv", 3 * place->width), 3 * place->width);
   for (int i = 0; i < 3; i++) part[i] = mica_program_slice(program, qkv, i * place->width, place->width);
   if (mixer->kind == MICAH_MIXER_MOMENTUM_ATTENTION)
     return finished(&s, mica_program_reshape(program, momentum_attention(&s, part), 2, heads));
-  mica_bind binds[5] = { { "q", featured(&s, "q", part[0]) },
+  mica_bind binds[6] = { { "q", featured(&s, "q", part[0]) },
                          { "k", featured(&s, "k", part[1]) },
                          { "v", mica_program_reshape(program, part[2], 2, heads) } };
   int32_t n = 3;
@@ -162,7 +174,14 @@ mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, co
     mica_value decay = squashed(&s, "decay", factors[0] * factors[1], mixer->decay_init, 1);
     binds[n++] = (mica_bind){ "decay", mica_program_reshape(program, decay, 2, factors) };
   }
-  const char *settings = mixer->kind == MICAH_MIXER_LINEAR_ATTENTION && mixer->normaliser ? "normalise=yes eps=1e-6"
-                                                                                          : NULL;
+  char settings[64] = "";
+  if (mixer->kind == MICAH_MIXER_LINEAR_ATTENTION && mixer->normaliser)
+    snprintf(settings, sizeof settings, "normalise=yes eps=1e-6");
+  if (mixer->kind == MICAH_MIXER_GRADIENT_MEMORY) {
+    binds[n++] = (mica_bind){ "decay", squashed(&s, "decay", place->heads, mixer->decay_init, 1) };
+    binds[n++] = (mica_bind){ "momentum", squashed(&s, "momentum", place->heads, mixer->momentum_init, 1) };
+    snprintf(settings, sizeof settings, "period=%lld read=%s", (long long)mixer->period,
+             mixer->read ? "held" : "running");
+  }
   return finished(&s, mica_program_op(program, place->path, ops[mixer->kind], settings, n, binds));
 }

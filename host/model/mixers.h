@@ -6,12 +6,12 @@
 #include "host/model/models.h"
 
 enum { MICAH_MIXER_ATTENTION, MICAH_MIXER_LINEAR_ATTENTION, MICAH_MIXER_DELTA_RULE, MICAH_MIXER_GATED_DELTA,
-       MICAH_MIXER_SRWM, MICAH_MIXER_MOMENTUM_ATTENTION };
+       MICAH_MIXER_SRWM, MICAH_MIXER_MOMENTUM_ATTENTION, MICAH_MIXER_GRADIENT_MEMORY };
 
 /* what the keys below fill */
 typedef struct micah_mixer {
-  int64_t kind, map, nu, features, unit, decay;
-  double  max_rate, decay_init;
+  int64_t kind, map, nu, features, unit, decay, period, read, conv;
+  double  max_rate, decay_init, momentum_init;
   int32_t normaliser, output_norm, gate;
 } micah_mixer;
 
@@ -20,7 +20,8 @@ typedef struct micah_mixer {
 /* rows of the key table of a config struct with a `micah_mixer member` */
 #define MICAH_MIXER_KEYS(config, member)                                                                               \
   { "mixer", MICA_KEY_CHOICE, offsetof(config, member.kind), "attention", 0, 0,                                        \
-    "attention|linear_attention|delta_rule|gated_delta|srwm|momentum_attention", "what lets tokens see each other" },  \
+    "attention|linear_attention|delta_rule|gated_delta|srwm|momentum_attention|gradient_memory",                       \
+    "what lets tokens see each other" },                                                                               \
   { "feature_map", MICA_KEY_CHOICE, offsetof(config, member.map), "auto", 0, 0,                                        \
     "auto|identity|elu1|dpfp|favor|softmax|silu_l2",                                                                   \
     "of the keys and queries of a memory; auto: elu1 for linear_attention, else silu_l2" },                            \
@@ -35,7 +36,15 @@ typedef struct micah_mixer {
   MICAH_MIXER_KEY(config, member, decay, MICA_KEY_CHOICE, "head", 0, 0, "head|channel",                                \
                   "gated_delta: one factor a head, or one a key channel"),                                             \
   MICAH_MIXER_KEY(config, member, decay_init, MICA_KEY_REAL, "4", -20, 20, NULL,                                       \
-                  "gated_delta, momentum_attention: what the factor's sigmoid starts from"),                                               \
+                  "gated_delta, momentum_attention, gradient_memory: what the factor's sigmoid starts from"),          \
+  MICAH_MIXER_KEY(config, member, momentum_init, MICA_KEY_REAL, "-2", -20, 20, NULL,                                   \
+                  "gradient_memory: what the sigmoid of a token's momentum starts from"),                              \
+  MICAH_MIXER_KEY(config, member, period, MICA_KEY_INT, "1", 1, 1 << 24, NULL,                                         \
+                  "gradient_memory: tokens whose gradients are taken at the same matrix"),                             \
+  { "read", MICA_KEY_CHOICE, offsetof(config, member.read), "running", 0, 0, "running|held",                           \
+    "gradient_memory: a token reads the matrix after it, or the one its period began with" },                          \
+  MICAH_MIXER_KEY(config, member, conv, MICA_KEY_INT, "0", 0, 16, NULL,                                                \
+                  "memories: weights a channel of a causal convolution of queries, keys, values; 0: none, 4 is usual"), \
   MICAH_MIXER_KEY(config, member, output_norm, MICA_KEY_BOOL, "yes", 0, 0, NULL,                                       \
                   "memories: scale each head's reading to the length of its size, with a gain a channel"),             \
   MICAH_MIXER_KEY(config, member, gate, MICA_KEY_BOOL, "no", 0, 0, NULL,                                               \

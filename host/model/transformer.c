@@ -13,7 +13,7 @@ typedef struct config {
 } config;
 
 #define ACTIVATIONS "gelu|gelu_tanh|relu|silu"
-enum { POSITIONS_LEARNED, POSITIONS_ROTARY, POSITIONS_NONE };
+enum { POSITIONS_LEARNED, POSITIONS_ROTARY, POSITIONS_NONE, POSITIONS_ALIBI };
 enum { NORM_LAYERNORM, NORM_RMSNORM };
 
 #define KEY(field, type, value, lo, hi, choices, doc)                                                                  \
@@ -23,7 +23,8 @@ static const mica_key keys[] = {
   KEY(width, MICA_KEY_INT, "128", 1, 65536, NULL, "channels of the residual stream"),
   KEY(heads, MICA_KEY_INT, "4", 1, 1024, NULL, "attention heads; must divide width"),
   KEY(mlp, MICA_KEY_REAL, "4", 1e-3, 64, NULL, "hidden channels of a block's MLP, in widths"),
-  KEY(positions, MICA_KEY_CHOICE, "learned", 0, 0, "learned|rotary|none", "how a token knows its place"),
+  KEY(positions, MICA_KEY_CHOICE, "learned", 0, 0, "learned|rotary|none|alibi",
+      "how a token knows its place; alibi: scores fall with the distance, by a learned slope a head"),
   KEY(max_length, MICA_KEY_INT, "0", 0, 1 << 24, NULL, "learned positions; 0: the longest sequence of the family"),
   KEY(norm, MICA_KEY_CHOICE, "layernorm", 0, 0, "layernorm|rmsnorm",
       "normalisation before each sublayer and at the end"),
@@ -74,8 +75,13 @@ static mica_value attention(mica_program *p, const config *c, mica_value x, int6
   snprintf(settings, sizeof settings, "mask=%s prefix=%lld window=%lld", masks[c->mask], (long long)c->prefix,
            (long long)c->window);
   snprintf(path, sizeof path, "blocks.%lld.attn", (long long)layer);
-  mica_value y = mica_program_op(p, path, "attention", settings, 3,
-                                 (mica_bind[]){ { "q", part[0] }, { "k", part[1] }, { "v", part[2] } });
+  mica_bind binds[4] = { { "q", part[0] }, { "k", part[1] }, { "v", part[2] } };
+  int32_t n = 3;
+  if (c->positions == POSITIONS_ALIBI) {
+    mica_init slope = { MICA_INIT_CONSTANT, 1 / 16.0 };
+    binds[n++] = (mica_bind){ "slopes", micah_model_param(p, slope, c->heads, 0, "%s.slopes", path) };
+  }
+  mica_value y = mica_program_op(p, path, "attention", settings, n, binds);
   return mica_program_reshape(p, y, 1, &width);
 }
 
@@ -109,9 +115,10 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   if (c->width % c->heads)
     return mica_error(MICA_ERR_CONFIG, "model transformer: width %lld is not a multiple of heads %lld",
                       (long long)c->width, (long long)c->heads);
-  if (c->mixer.kind != MICAH_MIXER_ATTENTION && (c->positions == POSITIONS_ROTARY || c->mask))
-    return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions and mask are attention's; a memory reads "
-                      "the tokens in order: expected positions learned or none, mask causal");
+  int scores = c->positions == POSITIONS_ROTARY || c->positions == POSITIONS_ALIBI;
+  if (c->mixer.kind != MICAH_MIXER_ATTENTION && (scores || c->mask))
+    return mica_error(MICA_ERR_CONFIG, "model transformer: rotary and alibi positions and mask are attention's; a memory "
+                      "reads the tokens in order: expected positions learned or none, mask causal");
   if (c->positions == POSITIONS_ROTARY && c->width / c->heads % 2)
     return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions need an even head size, got %lld / %lld",
                       (long long)c->width, (long long)c->heads);

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -141,7 +142,8 @@ mica_value mica_program_param(mica_program *program, const char *name, int32_t r
   micah_value value = { .name = (char *)(uintptr_t)name, .dtype = MICA_F32, .kind = MICA_VALUE_PARAM,
                         .axis = MICA_NO_AXIS, .root = -1, .init = init, .decay = decay, .entry = -1, .operand = -1,
                         .call = -1 };
-  if (init.kind < MICA_INIT_ZERO || init.kind > MICA_INIT_CONSTANT || !(init.scale >= 0))
+  int width = init.kind == MICA_INIT_NORMAL || init.kind == MICA_INIT_UNIFORM;
+  if (init.kind < MICA_INIT_ZERO || init.kind > MICA_INIT_CONSTANT || !isfinite(init.scale) || (width && init.scale < 0))
     return micah_fail(program, MICA_ERR_INVALID, "parameter '%s': init kind %d scale %g is not known", name, init.kind,
                       init.scale);
   if ((status = check_row(program, "parameter", name, rank, shape, MICAH_RANK, &value)) < 0) return status;

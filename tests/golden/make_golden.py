@@ -286,6 +286,17 @@ for _settings, _how in {"period=1": {}, "period=2 read=held": {"period": 2, "hel
             "moment_in": (2, 2, 3, 2)}, out="out", saved=("state_out", "moment_out"))(
         lambda *a, how=_how: gradient_memory(*a, **how))
 
+
+def short_conv(x, w, state):
+    past, rows = w.shape[1] - 1, torch.cat((state, x), 1)
+    y = sum(w[:, j:j + 1] * rows[:, past - j:past - j + x.shape[1]] for j in range(past + 1))
+    return y, rows[:, rows.shape[1] - past:]
+
+
+for _T in (5, 2):
+    golden("short_conv", f"B=2 T={_T} C=3 W=4", {"x": (2, _T, 3), "w": (2, 4, 3), "state_in": (2, 3, 3)},
+           saved=("state_out",))(short_conv)
+
 # ---- feature maps ----
 def dpfp(x, nu):
     r = torch.cat([torch.relu(x), torch.relu(-x)], -1)

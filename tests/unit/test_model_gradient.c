@@ -111,6 +111,7 @@ static void transformers(void **state) {
   check(JOB(REGRESSION ", layout: joined", SMALL ", positions: none, mask: full, activation: gelu_tanh, bias: no"));
   check(JOB("name: categorical, symbols: 5, length: 9", SMALL ", positions: rotary"));
   check(JOB("name: categorical, symbols: 2, length: 6", SMALL ", positions: learned, norm: rmsnorm"));
+  check(JOB(REGRESSION, SMALL ", positions: alibi"));
 }
 
 /* memories in place of attention, with each of their features and layer variants */
@@ -125,6 +126,10 @@ static void mixers(void **state) {
   check(JOB(REGRESSION, SMALL ", mixer: gated_delta, bias: no, decay_init: 1"));
   check(JOB(REGRESSION, SMALL ", mixer: srwm"));
   check(JOB(REGRESSION, SMALL ", mixer: momentum_attention, decay_init: 1, output_norm: no"));
+  check(JOB(REGRESSION, SMALL ", mixer: gradient_memory, decay_init: -1, momentum_init: 1"));
+  check(JOB(REGRESSION, SMALL ", mixer: gradient_memory, period: 3, read: held, gate: yes, conv: 2"));
+  check(JOB(REGRESSION, SMALL ", mixer: delta_rule, conv: 4"));
+  check(JOB(REGRESSION, SMALL ", mixer: srwm, conv: 3"));
   check(JOB("name: associative_retrieval, keys: 3, values: 3, pairs: 4, rebind: yes",
             SMALL ", mixer: gated_delta, decay: channel, decay_init: 0, positions: none"));
 }
