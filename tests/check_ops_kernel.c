@@ -302,6 +302,53 @@ static void check_index_types(const ck_case *c, const ck_how *base, const ck_dat
   }
 }
 
+/* ---- fused slots ---- */
+
+/* the slot and its two faces one after the other: same bits */
+static void check_slot(const ck_case *c, const ck_how *base, const ck_data *in, int cuts) {
+  ck_data fused = { 0 }, one = { 0 }, two = { 0 }, between = { 0 };
+  ck_how how = *base;
+  int faces[2];
+  micak_faces(base->face, faces);
+  ck_copy(c, in, &between);
+  if (run_ok(c, base, in, &fused)) {
+    how.face = faces[0];
+    if (run_ok(c, &how, in, &one)) same_bits(c, faces[0], &one, &fused, "fused");
+    for (int o = 0; o < c->op->n_operands; o++)
+      for (int w = 0; w < CK_WIRES; w++)
+        if (ck_access(c, faces[0], o, w) == 2 && one.x[o][w])
+          memcpy(ck_at(c, &between, o, w), one.x[o][w], (size_t)(c->B * c->o[o].elems) * sizeof(double));
+    how.face = faces[1];
+    if (run_ok(c, &how, &between, &two)) same_bits(c, faces[1], &two, &fused, "fused");
+    if (cuts) check_cuts(c, base, in, &fused);
+  }
+  ck_data *all[] = { &fused, &one, &two, &between };
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) ck_free(all[i]);
+}
+
+/* all slots that a target has; in the dense layout also with each wire missing that may be */
+static void check_slots(const ck_case *c, ck_target t, const ck_layout *l, const ck_data *in, int brief) {
+  const mica_kernel *kernel;
+  int32_t phases;
+  for (int slot = MICA_NFACE; slot < MICA_NSLOT; slot++) {
+    if (mica_op_kernels(c->op, t.backend, t.dtype, slot, &kernel, &phases) < 0) continue;
+    ck_where("%s '%s' %s %s, %s", c->op->name, c->text, ck_target_name(t), mica_face_name(slot), l ? l->name : "dense");
+    ck_how how = { .target = t, .face = slot, .layout = l };
+    check_slot(c, &how, in, !brief);
+    for (int i = 0; i < c->op->n_operands * CK_WIRES && !l && !brief; i++) {
+      int o = i / CK_WIRES, w = i % CK_WIRES, access = ck_access(c, slot, o, w);
+      if (!access || (access == 1 && w == CK_V)) continue;
+      ck_layout without;
+      memset(&without, 0, sizeof without);
+      without.null[o][w] = 1;
+      how.layout = &without;
+      ck_where("%s '%s' %s %s, %s is NULL", c->op->name, c->text, ck_target_name(t), mica_face_name(slot),
+               ck_wire_name(c, o, w));
+      check_slot(c, &how, in, 0);
+    }
+  }
+}
+
 /* ---- layouts ---- */
 enum { MIXTURES = 4 };
 
@@ -405,6 +452,9 @@ static void check_layout(const ck_case *c, const ck_data *given, const ck_layout
     ck_yard_free(&yard);
     ck_free(&seen);
   }
+  for (int i = 0; i < n_targets && ck_option.face < 0; i++)
+    if (targets[i].dtype == dtype && targets[i].backend != MICA_REF && !uses_inner(l))
+      check_slots(c, targets[i], l, &d, brief);
   ck_free(&d);
 }
 

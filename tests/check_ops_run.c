@@ -12,8 +12,9 @@ enum { GUARD = 32, MINUS_EVERY = 3 };
 int ck_access(const ck_case *c, int face, int o, int w) {
   const mica_operand *operand = &c->op->operands[o];
   if (!c->o[o].present) return 0;
-  if (operand->writes[face] & CK_BIT(w)) return 2;
-  return operand->reads[face] & CK_BIT(w) ? 1 : 0;
+  int faces[2], n = micak_faces(face, faces), reads = 0, writes = 0;
+  for (int i = 0; i < n; i++) reads |= operand->reads[faces[i]], writes |= operand->writes[faces[i]];
+  return writes & CK_BIT(w) ? 2 : reads & CK_BIT(w) ? 1 : 0;
 }
 
 /* wires that are given, not computed: values and tangents of inputs, cotangents of outputs */

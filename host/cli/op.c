@@ -34,7 +34,7 @@ static int list(micac_args *args, const mica_context *context) {
     char backends[64] = "";
     for (int k = 0; k < op->n_kernels; k++) {
       const mica_kernel *kernel = &op->kernels[k];
-      if (!first_phase(op, k)) continue;
+      if (!first_phase(op, k) || kernel->face >= MICA_NFACE) continue; /* a fused slot is no face of its own */
       if (args->json) {
         micah_json_object(&json, NULL);
         micah_json_string(&json, "op", op->name);

@@ -232,7 +232,7 @@ static mica_status check_op(const mica_op *op) {
   for (int i = 0; i < op->n_kernels; i++) {
     const mica_kernel *k = &op->kernels[i];
     if (!k->run || k->backend < 0 || k->backend >= MICA_NBACKEND || k->dtype < 0 || k->dtype >= MICA_NDTYPE ||
-        k->face < 0 || k->face >= MICA_NFACE)
+        k->face < 0 || k->face >= MICA_NSLOT)
       return mica_error(MICA_ERR_INVALID, "operation '%s': row %d of the kernel table is malformed", op->name, i);
   }
   return MICA_OK;

@@ -132,8 +132,13 @@ mica_status micah_run_face_as(mica_context *context, const mica_op *op, int back
                               const void *args, int32_t isa, int64_t range) {
   const mica_kernel *kernel;
   int32_t count;
+  int faces[2], n = micak_faces(face, faces);
   mica_status status = mica_op_kernels(op, backend, dtype, face, &kernel, &count);
-  if (status >= 0) status = mica_args_check(op, args, face);
+  if (status < 0 && n == 2) { /* a slot is never a second meaning: without a kernel, one face after the other */
+    status = micah_run_face_as(context, op, backend, dtype, faces[0], args, isa, range);
+    return status < 0 ? status : micah_run_face_as(context, op, backend, dtype, faces[1], args, isa, range);
+  }
+  for (int i = 0; i < n && status >= 0; i++) status = mica_args_check(op, args, faces[i]);
   if (status < 0) return status;
   if (backend == MICA_CUDA) {
     micah_device *device;
@@ -159,7 +164,7 @@ mica_status micah_run_face(mica_context *context, const mica_op *op, int backend
 mica_status mica_op_run(mica_context *context, const char *op, int backend, int dtype, int face, const void *args) {
   const mica_op *found;
   if (!context || !args) return mica_error(MICA_ERR_INVALID, "mica_op_run: no context or no arguments");
-  if (face < 0 || face >= MICA_NFACE || backend < 0 || backend >= MICA_NBACKEND)
+  if (face < 0 || face >= MICA_NSLOT || backend < 0 || backend >= MICA_NBACKEND)
     return mica_error(MICA_ERR_INVALID, "mica_op_run '%s': no face %d or no backend %d", op ? op : "(null)", face, backend);
   mica_status status = mica_find_op(context, op, &found);
   return status < 0 ? status : micah_run_face(context, found, backend, dtype, face, args);

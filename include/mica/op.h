@@ -19,10 +19,12 @@ MICA_API const char *mica_dtype_name(int dtype);  /* "f32" ...; "?" if unknown *
 MICA_API int         mica_dtype_parse(const char *name); /* case-blind; -1 if unknown */
 
 enum { MICA_FORWARD, MICA_BACKWARD, MICA_JVP, MICA_BACKWARD_JVP, MICA_NFACE };
+/* fused slots of the kernel table: a face and its tangent in one kernel, optional, the bits of one after the other */
+enum { MICA_FORWARD_WITH_JVP = MICA_NFACE, MICA_BACKWARD_WITH_JVP, MICA_NSLOT };
 enum { MICA_REF, MICA_CPU, MICA_CUDA, MICA_NBACKEND };
 enum { MICA_V = 1, MICA_D = 2, MICA_T = 4, MICA_TD = 8 }; /* wire bits */
 
-MICA_API const char *mica_face_name(int face);       /* "forward" ...; "?" if unknown */
+MICA_API const char *mica_face_name(int face);       /* "forward" ... "backward+backward_jvp"; "?" if unknown */
 MICA_API const char *mica_backend_name(int backend); /* "ref" ...; "?" if unknown */
 
 /* ---- wires and ports ---- */

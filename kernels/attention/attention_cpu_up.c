@@ -1,49 +1,50 @@
-/* attention on the CPU, the faces that walk up: backward and backward_jvp. a unit is (task, key head): it owns the
- * rows of k and v that it sums into, and runs the query heads of that key head in order. keys in blocks of 256 (128),
- * queries in blocks of 48 rows */
+/* attention on the CPU, the faces that walk up: backward and backward_jvp, alone or both in one walk. a unit is (task,
+ * key head): it owns the rows of k and v that it sums into, and runs the query heads of that key head in order. keys in
+ * blocks of 128, queries in blocks of 48 rows */
 #include "attention/attention_plan_internal.h"
 
-/* all that one unit needs; pointers into scratch. _t: tangents. the scores are those of scale q */
+enum { FIRST = 1, SECOND = 2 };              /* which faces: backward, backward_jvp */
+
+/* what a call needs, and the unit it is at; pointers into scratch. _t: tangents. the scores are those of scale q */
 typedef struct up_unit {
   const mica_attention_args *a;
   int64_t b, g, h0, h1, T, S, D, Dp;
-  int64_t block;                             /* keys of a block */
-  int     second, one_block;                 /* backward_jvp; all keys in one block */
-  double *sums;                              /* of each query head: of slopes */
+  int     one_block;                         /* all keys in one block */
+  double *sums, *sums_t;                     /* of each query head: of slopes */
   float  *K, *V, *dK, *dV, *Q, *QT, *dO, *dOT, *dQ, *held, *P, *dS, *lse, *delta;
-  float  *K_t, *V_t, *Q_t, *QT_t, *dO_t, *dOT_t, *P_t, *dS_t, *lse_t, *delta_t, *dQ0, *held0;
-  int     k_moves, v_moves, q_moves;
-  int     scale_moves;                       /* or its own cotangent is wanted: dQ0 is needed */
-  ahead_list ahead;                          /* the next unit's first query head */
-  plan_memo *memo;
+  float  *K_t, *V_t, *dK_t, *dV_t, *Q_t, *QT_t, *dO_t, *dOT_t, *dQ_t, *held_t, *P_t, *dS_t, *lse_t, *delta_t;
+  int     k_moves, v_moves, q_moves, dout_moves;
+  int     scale_moves;                       /* or its own cotangent is wanted: dQ is needed for the tangents too */
+  ahead_list ahead;                          /* of the units to come */
+  plan_memo  memo;
 } up_unit;
 
-static up_unit open_unit(const mica_attention_args *a, int64_t b, int64_t g, float *scratch, int second) {
-  up_unit u = { .a = a, .b = b, .g = g, .T = micak_rows(a->q.offsets, b, a->T), .S = micak_rows(a->k.offsets, b, a->S),
-                .D = a->D, .Dp = round_up(a->D, VW), .second = second,
-                .block = second ? ATTENTION_KEYS_JVP : ATTENTION_KEYS };
-  attention_query_heads(a, g, &u.h0, &u.h1);
-  u.one_block = u.S <= u.block;
-  int64_t keys = at_most(u.S, u.block), side = keys * u.Dp, rows = LANES * u.Dp, cells = keys * LANES;
-  int64_t held = u.one_block ? 0 : (u.h1 - u.h0) * u.T * u.Dp;
-  u.sums = (double *)(void *)take(&scratch, 2 * (u.h1 - u.h0));
-  u.K = take(&scratch, side), u.V = take(&scratch, side), u.dK = take(&scratch, side), u.dV = take(&scratch, side);
-  u.Q = take(&scratch, rows), u.QT = take(&scratch, rows), u.dO = take(&scratch, rows), u.dOT = take(&scratch, rows);
-  u.dQ = take(&scratch, rows), u.held = take(&scratch, held), u.P = take(&scratch, cells), u.dS = take(&scratch, cells);
-  u.lse = take(&scratch, LANES), u.delta = take(&scratch, LANES);
-  if (!second) return u;
-  u.K_t = take(&scratch, side), u.V_t = take(&scratch, side);
-  u.Q_t = take(&scratch, rows), u.QT_t = take(&scratch, rows), u.dO_t = take(&scratch, rows);
-  u.dOT_t = take(&scratch, rows), u.P_t = take(&scratch, cells), u.dS_t = take(&scratch, cells);
-  u.lse_t = take(&scratch, LANES), u.delta_t = take(&scratch, LANES);
-  u.dQ0 = take(&scratch, rows), u.held0 = take(&scratch, held);
-  u.k_moves = a->k.t.data != NULL, u.v_moves = a->v.t.data != NULL;
-  u.scale_moves = a->scale.t.data || a->scale.td.data, u.q_moves = a->q.t.data || a->scale.t.data;
-  return u;
+static void up_open(up_unit *u, const mica_attention_args *a, float *scratch, int what) {
+  const int64_t Dp = round_up(a->D, VW), keys = at_most(a->S, ATTENTION_KEYS), heads = (a->H + a->G - 1) / a->G;
+  const int64_t side = keys * Dp, rows = LANES * Dp, cells = keys * LANES;
+  const int64_t held = a->S <= ATTENTION_KEYS ? 0 : heads * a->T * Dp;
+  u->a = a, u->D = a->D, u->Dp = Dp;
+  memset(u->memo.known, 0, sizeof u->memo.known);
+  u->ahead.count = u->ahead.k = 0;
+  u->sums = (double *)(void *)take(&scratch, 2 * heads), u->sums_t = (double *)(void *)take(&scratch, 2 * heads);
+  u->K = take(&scratch, side), u->V = take(&scratch, side), u->dK = take(&scratch, side), u->dV = take(&scratch, side);
+  u->Q = take(&scratch, rows), u->QT = take(&scratch, rows), u->dO = take(&scratch, rows);
+  u->dOT = take(&scratch, rows), u->dQ = take(&scratch, rows), u->held = take(&scratch, held);
+  u->P = take(&scratch, cells), u->dS = take(&scratch, cells);
+  u->lse = take(&scratch, LANES), u->delta = take(&scratch, LANES);
+  if (!(what & SECOND)) return;
+  u->K_t = take(&scratch, side), u->V_t = take(&scratch, side);
+  u->dK_t = take(&scratch, side), u->dV_t = take(&scratch, side);
+  u->Q_t = take(&scratch, rows), u->QT_t = take(&scratch, rows), u->dO_t = take(&scratch, rows);
+  u->dOT_t = take(&scratch, rows), u->dQ_t = take(&scratch, rows), u->held_t = take(&scratch, held);
+  u->P_t = take(&scratch, cells), u->dS_t = take(&scratch, cells);
+  u->lse_t = take(&scratch, LANES), u->delta_t = take(&scratch, LANES);
+  u->k_moves = a->k.t.data != NULL, u->v_moves = a->v.t.data != NULL, u->dout_moves = a->out.td.data != NULL;
+  u->scale_moves = a->scale.t.data || a->scale.td.data, u->q_moves = a->q.t.data || a->scale.t.data;
 }
 
 /* += <x_i, y_i> of one head, packed rows against rows of a wire, into the lanes */
-static inline void dot_block(const block_plan *p, const float *x, const head_view *y, int64_t D, int64_t Dp,
+OUTLINE void dot_block(const block_plan *p, const float *x, const head_view *y, int64_t D, int64_t Dp,
                              float *sum, int add) {
   for (int64_t l = p->first * VW; l < LANES; l++) {
     float dot = 0;
@@ -85,15 +86,43 @@ static inline void backward_jvp_strip(const block_plan *p, const up_unit *u, int
 }
 
 typedef struct head_out {
-  head_view q, bias;
+  head_view q, q_t, bias, bias_t;
   float     scale, scale_t;
 } head_out;
 
-/* block n of the rows of head h against the keys of plan p. what it finds for the keys is added to dK and dV, for the
- * queries (of scale q) it is left in dQ, and in dQ0 without tangents where the scale asks for it */
-INLINE void up_block(up_unit *u, const block_plan *p, int64_t h, const head_out *to, const int second) {
+/* rows of k or v that block after block adds to: the wire itself where one block alone writes it, else scratch */
+typedef struct key_rows {
+  head_view out;
+  float    *at, *scratch;
+  int64_t   row;
+} key_rows;
+static inline key_rows key_rows_of(const up_unit *u, const mica_port *port, const mica_wire *w, float *scratch) {
+  key_rows r = { head_of(w, port->offsets, u->b, u->g), scratch, scratch, u->Dp };
+  int alone = u->one_block && u->h1 - u->h0 == 1 && u->T > 0 && blocks_of(u->T) == 1;
+  if (alone && r.out.at && r.out.col == 1 && !r.out.add && u->D == u->Dp) r.at = r.out.at, r.row = r.out.row;
+  return r;
+}
+static inline void key_rows_done(const up_unit *u, const key_rows *r, int64_t j, int64_t n) {
+  if (r->at == r->scratch) unpack(&r->out, j, n, u->D, u->Dp, r->scratch, NULL, 1);
+}
+typedef struct keys_out { key_rows k, v, k_t, v_t; } keys_out;
+
+/* rows of a head's gradient over blocks of keys: each goes on from where the block before left it, so that no bit depends
+ * on the cut */
+static inline void take_up(const up_unit *u, const block_plan *p, const float *held, float *rows) {
+  memcpy(rows + p->start * u->Dp, held + (p->i0 + p->start) * u->Dp, (size_t)((LANES - p->start) * u->Dp) * sizeof *rows);
+}
+static inline void put_down(const up_unit *u, const block_plan *p, float *held, const float *rows) {
+  memcpy(held + (p->i0 + p->start) * u->Dp, rows + p->start * u->Dp, (size_t)((LANES - p->start) * u->Dp) * sizeof *rows);
+}
+
+/* block of rows of head h against the keys of plan p. what it finds for the keys is added to their rows (`begun`: there is
+ * something already), for the queries (of scale q) it is left in dQ and dQ_t (`goes_on`: from an earlier block of keys) */
+INLINE void up_block(up_unit *u, const block_plan *p, int64_t h, const head_out *to, const keys_out *keys, int begun,
+                     int goes_on, const int what) {
   const mica_attention_args *a = u->a;
-  const int64_t b = u->b, D = u->D, Dp = u->Dp, keys = p->j1 - p->j0;
+  const int64_t b = u->b, D = u->D, Dp = u->Dp, held = (h - u->h0) * u->T * Dp;
+  const int first = what & FIRST, second = what & SECOND;
   const head_view q = head_of(&a->q.v, a->q.offsets, b, h), q_t = head_of(&a->q.t, a->q.offsets, b, h);
   const head_view dout = head_of(&a->out.d, a->out.offsets, b, h), dout_t = head_of(&a->out.td, a->out.offsets, b, h);
   const head_view out = head_of(&a->out.v, a->out.offsets, b, h), out_t = head_of(&a->out.t, a->out.offsets, b, h);
@@ -111,49 +140,56 @@ INLINE void up_block(up_unit *u, const block_plan *p, int64_t h, const head_out 
   if (has_terms(a)) add_terms(p, &bias, slope, 1, u->P);
   hide(p, u->P);
   if (second) {
-    pack_block(&dout_t, p, D, Dp, 1, u->dO_t);
-    transpose_block(u->dO_t, p->first, Dp, u->dOT_t);
-    scores(p, D, u->V, Dp, u->dOT_t, u->dS_t, 0);
-    if (u->v_moves) scores(p, D, u->V_t, Dp, u->dOT, u->dS_t, 1);
+    const size_t cells = (size_t)((p->j1 - p->j0) * LANES) * sizeof(float);
+    if (u->dout_moves) {
+      pack_block(&dout_t, p, D, Dp, 1, u->dO_t);
+      transpose_block(u->dO_t, p->first, Dp, u->dOT_t);
+      scores(p, D, u->V, Dp, u->dOT_t, u->dS_t, 0);
+    }
+    if (u->v_moves) scores(p, D, u->V_t, Dp, u->dOT, u->dS_t, u->dout_moves);
+    else if (!u->dout_moves) memset(u->dS_t, 0, cells);
     if (u->q_moves) {
       pack_block(&q_t, p, D, Dp, to->scale, u->Q_t);
       if (to->scale_t != 0) add_block(&q, p, D, Dp, to->scale_t, u->Q_t);
       transpose_block(u->Q_t, p->first, Dp, u->QT_t);
       scores(p, D, u->K, Dp, u->QT_t, u->P_t, 0);
-    } else {
-      memset(u->P_t, 0, (size_t)(keys * LANES) * sizeof *u->P_t);
     }
-    if (u->k_moves) scores(p, D, u->K_t, Dp, u->QT, u->P_t, 1);
+    if (u->k_moves) scores(p, D, u->K_t, Dp, u->QT, u->P_t, u->q_moves);
+    else if (!u->q_moves) memset(u->P_t, 0, cells);
     if (bias_t.at || slope_t != 0) add_terms(p, &bias_t, slope_t, 0, u->P_t);
     lanes_in(&lse_t, p, 0, u->lse_t);
-    dot_block(p, u->dO_t, &out, D, Dp, u->delta_t, 0);
-    dot_block(p, u->dO, &out_t, D, Dp, u->delta_t, 1);
+    dot_block(p, u->dO, &out_t, D, Dp, u->delta_t, 0);
+    if (u->dout_moves) dot_block(p, u->dO_t, &out, D, Dp, u->delta_t, 1);
   }
   for (int s = p->first; s < STRIPS; s++) {
     if (second) backward_jvp_strip(p, u, s);
     else backward_strip(p, u, s);
   }
-  const float *ds = second ? u->dS_t : u->dS;
-  bias_cotangent(p, ds, &to->bias);
-  if ((second ? a->slopes.td : a->slopes.d).data) u->sums[h - u->h0] += slope_cotangent(p, ds);
-  if ((second ? a->v.td : a->v.d).data) gather(p, Dp, second ? u->P_t : u->P, u->dO, u->dV);
-  if (second && a->v.td.data) gather(p, Dp, u->P, u->dO_t, u->dV);
-  if ((second ? a->k.td : a->k.d).data) gather(p, Dp, ds, u->Q, u->dK);
-  if (second && a->k.td.data && u->q_moves) gather(p, Dp, u->dS, u->Q_t, u->dK);
-  apply(p, Dp, ds, u->K, u->dQ, 0);
-  if (second && u->k_moves) apply(p, Dp, u->dS, u->K_t, u->dQ, 1);
-  if (second && u->scale_moves) apply(p, Dp, u->dS, u->K, u->dQ0, 0);
-}
-
-/* sums over blocks of keys of what up_block leaves for the rows of one head, (T, Dp) */
-static void hold(const up_unit *u, const block_plan *p, float *held, float *rows, int first) {
-  for (int64_t l = p->start; l < LANES; l++) {
-    float *sum = held + (p->i0 + l) * u->Dp, *row = rows + l * u->Dp;
-    for (int64_t d = 0; d < u->Dp; d += VW) {
-      vf x = first ? v_load(row + d) : v_load(sum + d) + v_load(row + d);
-      v_store(sum + d, x);
-      v_store(row + d, x);
-    }
+  /* queries first: what is stored drains while the keys' rows are summed */
+  if (first || u->scale_moves) {
+    if (goes_on) take_up(u, p, u->held + held, u->dQ);
+    apply(p, Dp, u->dS, u->K, u->dQ, goes_on);
+    if (!u->one_block) put_down(u, p, u->held + held, u->dQ);
+  }
+  if (second) {
+    if (goes_on) take_up(u, p, u->held_t + held, u->dQ_t);
+    apply(p, Dp, u->dS_t, u->K, u->dQ_t, goes_on);
+    if (u->k_moves) apply(p, Dp, u->dS, u->K_t, u->dQ_t, 1);
+    if (!u->one_block) put_down(u, p, u->held_t + held, u->dQ_t);
+  }
+  if (first) {
+    bias_cotangent(p, u->dS, &to->bias);
+    if (a->slopes.d.data) u->sums[h - u->h0] += slope_cotangent(p, u->dS);
+    if (a->v.d.data) gather(p, Dp, u->P, u->dO, keys->v.at, keys->v.row, begun);
+    if (a->k.d.data) gather(p, Dp, u->dS, u->Q, keys->k.at, keys->k.row, begun);
+  }
+  if (second) {
+    bias_cotangent(p, u->dS_t, &to->bias_t);
+    if (a->slopes.td.data) u->sums_t[h - u->h0] += slope_cotangent(p, u->dS_t);
+    if (a->v.td.data) gather(p, Dp, u->P_t, u->dO, keys->v_t.at, keys->v_t.row, begun);
+    if (a->v.td.data && u->dout_moves) gather(p, Dp, u->P, u->dO_t, keys->v_t.at, keys->v_t.row, 1);
+    if (a->k.td.data) gather(p, Dp, u->dS_t, u->Q, keys->k_t.at, keys->k_t.row, begun);
+    if (a->k.td.data && u->q_moves) gather(p, Dp, u->dS, u->Q_t, keys->k_t.at, keys->k_t.row, 1);
   }
 }
 
@@ -166,41 +202,41 @@ static double lanes_dot(const up_unit *u, const block_plan *p, const float *x, c
   return sum;
 }
 
-/* one head against one block of keys; on the last block its cotangents go out. returns that of the scale */
-static double up_head(up_unit *u, int64_t h, int64_t j, int64_t n) {
+/* one head against one block of keys; on the last block its cotangents go out. adds to those of the scale */
+INLINE void up_head(up_unit *u, int64_t h, int64_t j, int64_t n, const keys_out *keys, double *scale_sum,
+                    double *scale_sum_t, const int what) {
   const mica_attention_args *a = u->a;
-  const int second = u->second, first = j == 0, last = j + n >= u->S;
-  const head_out to = { .q = head_of(second ? &a->q.td : &a->q.d, a->q.offsets, u->b, h),
-                        .bias = bias_view(second ? &a->bias.td : &a->bias.d, u->b, h),
+  const int first = what & FIRST, second = what & SECOND, goes_on = j > 0, last = j + n >= u->S;
+  const head_out to = { .q = head_of(&a->q.d, a->q.offsets, u->b, h), .q_t = head_of(&a->q.td, a->q.offsets, u->b, h),
+                        .bias = bias_view(&a->bias.d, u->b, h), .bias_t = bias_view(&a->bias.td, u->b, h),
                         .scale = head_scale(a, u->b, h), .scale_t = head_cell(&a->scale.t, u->b, h) };
   const head_view q = head_of(&a->q.v, a->q.offsets, u->b, h), q_t = head_of(&a->q.t, a->q.offsets, u->b, h);
-  double scale_sum = 0;
-  int64_t held = (h - u->h0) * u->T * u->Dp;
-  if (first) {
-    u->sums[h - u->h0] = 0;
-    clear_bias(a, &to.bias);
+  if (!goes_on) {
+    u->sums[h - u->h0] = u->sums_t[h - u->h0] = 0;
+    if (first) clear_bias(a, &to.bias);
+    if (second) clear_bias(a, &to.bias_t);
   }
   for (int64_t i = 0; i < blocks_of(u->T); i++) {
-    const block_plan *p = plan_of(u->memo, a, u->b, i, u->T, u->S, j, j + n, &u->ahead);
-    if (second) up_block(u, p, h, &to, 1);
-    else up_block(u, p, h, &to, 0);
-    if (!u->one_block) {
-      hold(u, p, u->held + held, u->dQ, first);
-      if (second && u->scale_moves) hold(u, p, u->held0 + held, u->dQ0, first);
-    }
+    const block_plan *p = plan_of(&u->memo, a, u->b, i, u->T, u->S, j, j + n, &u->ahead);
+    up_block(u, p, h, &to, keys, h > u->h0 || i > 0, goes_on, what);
     if (!last) continue;
-    if (second ? a->scale.td.data : a->scale.d.data) {
-      scale_sum += lanes_dot(u, p, u->dQ, &q);
-      if (second && u->scale_moves) scale_sum += lanes_dot(u, p, u->dQ0, &q_t);
+    if (first) {
+      if (a->scale.d.data) *scale_sum += lanes_dot(u, p, u->dQ, &q);
+      unpack_block(&to.q, p, u->D, u->Dp, u->dQ, NULL, to.scale);
     }
-    unpack_block(&to.q, p, u->D, u->Dp, u->dQ, NULL, to.scale);
-    if (second && to.scale_t != 0) {
-      head_view more = to.q;
-      more.add = 1;
-      unpack_block(&more, p, u->D, u->Dp, u->dQ0, NULL, to.scale_t);
+    if (second) {
+      if (a->scale.td.data) {
+        *scale_sum_t += lanes_dot(u, p, u->dQ_t, &q);
+        *scale_sum_t += lanes_dot(u, p, u->dQ, &q_t);
+      }
+      unpack_block(&to.q_t, p, u->D, u->Dp, u->dQ_t, NULL, to.scale);
+      if (to.scale_t != 0) {
+        head_view more = to.q_t;
+        more.add = 1;
+        unpack_block(&more, p, u->D, u->Dp, u->dQ, NULL, to.scale_t);
+      }
     }
   }
-  return scale_sum;
 }
 
 static void head_sum(const mica_wire *w, int64_t b, int64_t h, double sum) {
@@ -210,66 +246,91 @@ static void head_sum(const mica_wire *w, int64_t b, int64_t h, double sum) {
   *at = out.add ? *at + (float)sum : (float)sum;
 }
 
-/* what unit (task, key head) will pack first, and the rows that it will write */
-static void look_ahead(ahead_list *list, const mica_attention_args *a, int64_t b, int64_t g, int second) {
-  int64_t T = micak_rows(a->q.offsets, b, a->T), S = micak_rows(a->k.offsets, b, a->S), h, end;
+/* what the units after `unit` will pack, and the rows that they will write */
+static inline void look_ahead(up_unit *u, const int what, int64_t unit, int64_t last, int begins) {
+  const mica_attention_args *a = u->a;
+  const int first = what & FIRST, second = what & SECOND;
+  int64_t b, g, h, end, D = a->D, tensors = what == FIRST ? 8 : what == SECOND ? 12 : 15;
+  int64_t heads = ahead_heads(unit, last, a->G, D, at_least(a->T, a->S), tensors, &b, &g, begins);
+  if (!heads) return;
+  ahead_list *list = &u->ahead;
+  int64_t T = micak_rows(a->q.offsets, b, a->T), S = micak_rows(a->k.offsets, b, a->S), of_q = a->H;
   attention_query_heads(a, g, &h, &end);
-  if (h == end) return;
-  ahead_of(list, &a->k.v, a->k.offsets, b, g, S);
-  ahead_of(list, &a->v.v, a->v.offsets, b, g, S);
-  ahead_of(list, &a->q.v, a->q.offsets, b, h, T);
-  ahead_of(list, &a->out.v, a->out.offsets, b, h, T);
-  ahead_of(list, &a->out.d, a->out.offsets, b, h, T);
-  ahead_of(list, second ? &a->q.td : &a->q.d, a->q.offsets, b, h, T);
-  ahead_of(list, second ? &a->k.td : &a->k.d, a->k.offsets, b, g, S);
-  ahead_of(list, second ? &a->v.td : &a->v.d, a->v.offsets, b, g, S);
-  if (!second) return;
-  ahead_of(list, &a->q.t, a->q.offsets, b, h, T);
-  ahead_of(list, &a->k.t, a->k.offsets, b, g, S);
-  ahead_of(list, &a->v.t, a->v.offsets, b, g, S);
-  ahead_of(list, &a->out.t, a->out.offsets, b, h, T);
-  ahead_of(list, &a->out.td, a->out.offsets, b, h, T);
-}
-
-static void up(const mica_attention_args *a, int64_t b, int64_t g, plan_memo *memo, float *scratch, int second) {
-  up_unit u = open_unit(a, b, g, scratch, second);
-  u.memo = memo;
-  u.ahead.bytes = u.D * (int64_t)sizeof(float);
-  const head_view k = head_of(&a->k.v, a->k.offsets, b, g), v = head_of(&a->v.v, a->v.offsets, b, g);
-  const head_view k_t = head_of(&a->k.t, a->k.offsets, b, g), v_t = head_of(&a->v.t, a->v.offsets, b, g);
-  const head_view k_out = head_of(second ? &a->k.td : &a->k.d, a->k.offsets, b, g);
-  const head_view v_out = head_of(second ? &a->v.td : &a->v.d, a->v.offsets, b, g);
-  if (u.one_block && !attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD) && b * a->G + g + 1 < a->B * a->G)
-    look_ahead(&u.ahead, a, (b * a->G + g + 1) / a->G, (g + 1) % a->G, second);
-  for (int64_t j = 0; j == 0 || j < u.S; j += u.block) {
-    int64_t n = at_most(u.S - j, u.block);
-    pack(&k, j, n, u.D, u.Dp, 1, u.K);
-    pack(&v, j, n, u.D, u.Dp, 1, u.V);
-    if (u.k_moves) pack(&k_t, j, n, u.D, u.Dp, 1, u.K_t);
-    if (u.v_moves) pack(&v_t, j, n, u.D, u.Dp, 1, u.V_t);
-    memset(u.dK, 0, (size_t)(n * u.Dp) * sizeof(float));
-    memset(u.dV, 0, (size_t)(n * u.Dp) * sizeof(float));
-    for (int64_t h = u.h0; h < u.h1; h++) {
-      double scale_sum = up_head(&u, h, j, n);
-      if (j + n < u.S) continue;
-      head_sum(second ? &a->scale.td : &a->scale.d, b, h, scale_sum);
-      head_sum(second ? &a->slopes.td : &a->slopes.d, b, h, u.sums[h - u.h0]);
-    }
-    unpack(&k_out, j, n, u.D, u.Dp, u.dK, NULL, 1);
-    unpack(&v_out, j, n, u.D, u.Dp, u.dV, NULL, 1);
+  if (heads == 1) of_q = end - h;
+  list->count = list->k = 0;
+  const mica_port *keys[] = { &a->k, &a->v }, *rows[] = { &a->q, &a->out };
+  for (int i = 0; i < 2; i++) {
+    const mica_port *k = keys[i], *r = rows[i];
+    ahead_of(list, &k->v, k->offsets, b, g, heads, D, S);
+    ahead_of(list, &r->v, r->offsets, b, h, of_q, D, T);
+    if (!second) continue;
+    ahead_of(list, &k->t, k->offsets, b, g, heads, D, S);
+    ahead_of(list, &r->t, r->offsets, b, h, of_q, D, T);
+  }
+  ahead_of(list, &a->out.d, a->out.offsets, b, h, of_q, D, T);
+  if (second) ahead_of(list, &a->out.td, a->out.offsets, b, h, of_q, D, T);
+  if (first) {
+    ahead_of(list, &a->q.d, a->q.offsets, b, h, of_q, D, T);
+    for (int i = 0; i < 2; i++) ahead_of(list, &keys[i]->d, keys[i]->offsets, b, g, heads, D, S);
+  }
+  if (second) {
+    ahead_of(list, &a->q.td, a->q.offsets, b, h, of_q, D, T);
+    for (int i = 0; i < 2; i++) ahead_of(list, &keys[i]->td, keys[i]->offsets, b, g, heads, D, S);
   }
 }
 
-static mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, int second, int64_t first,
+INLINE void up(up_unit *u, int64_t b, int64_t g, const int what) {
+  const mica_attention_args *a = u->a;
+  const int first = what & FIRST, second = what & SECOND;
+  u->b = b, u->g = g, u->T = micak_rows(a->q.offsets, b, a->T), u->S = micak_rows(a->k.offsets, b, a->S);
+  u->one_block = u->S <= ATTENTION_KEYS;
+  attention_query_heads(a, g, &u->h0, &u->h1);
+  const head_view k = head_of(&a->k.v, a->k.offsets, b, g), v = head_of(&a->v.v, a->v.offsets, b, g);
+  const head_view k_t = head_of(&a->k.t, a->k.offsets, b, g), v_t = head_of(&a->v.t, a->v.offsets, b, g);
+  keys_out to;
+  if (first) to.k = key_rows_of(u, &a->k, &a->k.d, u->dK), to.v = key_rows_of(u, &a->v, &a->v.d, u->dV);
+  if (second) to.k_t = key_rows_of(u, &a->k, &a->k.td, u->dK_t), to.v_t = key_rows_of(u, &a->v, &a->v.td, u->dV_t);
+  for (int64_t j = 0; j == 0 || j < u->S; j += ATTENTION_KEYS) {
+    int64_t n = at_most(u->S - j, ATTENTION_KEYS);
+    pack(&k, j, n, u->D, u->Dp, 1, u->K);
+    pack(&v, j, n, u->D, u->Dp, 1, u->V);
+    if (second && u->k_moves) pack(&k_t, j, n, u->D, u->Dp, 1, u->K_t);
+    if (second && u->v_moves) pack(&v_t, j, n, u->D, u->Dp, 1, u->V_t);
+    if (u->T == 0) { /* no row will write them */
+      const size_t bytes = (size_t)(n * u->Dp) * sizeof(float);
+      if (first) memset(u->dK, 0, bytes), memset(u->dV, 0, bytes);
+      if (second) memset(u->dK_t, 0, bytes), memset(u->dV_t, 0, bytes);
+    }
+    for (int64_t h = u->h0; h < u->h1; h++) {
+      double scale_sum = 0, scale_sum_t = 0;
+      up_head(u, h, j, n, &to, &scale_sum, &scale_sum_t, what);
+      if (j + n < u->S) continue;
+      if (first) {
+        head_sum(&a->scale.d, b, h, scale_sum);
+        head_sum(&a->slopes.d, b, h, u->sums[h - u->h0]);
+      }
+      if (second) {
+        head_sum(&a->scale.td, b, h, scale_sum_t);
+        head_sum(&a->slopes.td, b, h, u->sums_t[h - u->h0]);
+      }
+    }
+    if (first) key_rows_done(u, &to.k, j, n), key_rows_done(u, &to.v, j, n);
+    if (second) key_rows_done(u, &to.k_t, j, n), key_rows_done(u, &to.v_t, j, n);
+  }
+}
+
+INLINE mica_status walk_up(const mica_exec *exec, const mica_attention_args *a, const int what, int64_t first,
                            int64_t count) {
-  int sums = attention_sums(a, second ? MICA_BACKWARD_JVP : MICA_BACKWARD);
-  plan_memo memo;
-  memset(memo.known, 0, sizeof memo.known);
-  for (int64_t u = first; u < first + count; u++) {
-    int64_t g = u % a->G, b = u / a->G;
-    for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) up(a, task, g, &memo, exec->scratch, second);
+  int sums = (what & FIRST && attention_sums(a, MICA_BACKWARD)) || (what & SECOND && attention_sums(a, MICA_BACKWARD_JVP));
+  up_unit u;
+  up_open(&u, a, exec->scratch, what);
+  for (int64_t i = first; i < first + count; i++) {
+    int64_t g = i % a->G, b = i / a->G;
+    if (!sums && a->S <= ATTENTION_KEYS) look_ahead(&u, what, i, first + count, i == first);
+    for (int64_t task = sums ? 0 : b; task < (sums ? a->B : b + 1); task++) up(&u, task, g, what);
   }
   return MICA_OK;
 }
-CPU_KERNEL(attention_backward) { return walk_up(exec, args, 0, first, count); }
-CPU_KERNEL(attention_backward_jvp) { return walk_up(exec, args, 1, first, count); }
+CPU_KERNEL(attention_backward) { return walk_up(exec, args, FIRST, first, count); }
+CPU_KERNEL(attention_backward_jvp) { return walk_up(exec, args, SECOND, first, count); }
+CPU_KERNEL(attention_backward_both) { return walk_up(exec, args, FIRST | SECOND, first, count); }

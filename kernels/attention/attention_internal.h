@@ -16,8 +16,7 @@ enum {
   ATTENTION_HEAD = 256,                      /* largest head size */
   ATTENTION_ROWS = 48,                       /* query rows of a block */
   ATTENTION_TILE = 4,                        /* blocks of one forward unit */
-  ATTENTION_KEYS = 256,                      /* keys of a backward block */
-  ATTENTION_KEYS_JVP = 128
+  ATTENTION_KEYS = 128                       /* keys of a block going up */
 };
 
 /* a face that walks down has units (task, query head, tile of rows), one that walks up (task, key head). an output

@@ -92,37 +92,48 @@ static double pairs(const mica_attention_args *a) {
   const double count[] = { causal, T * S, causal + N * N / 2, T * (N + 1), W * T };
   return count[a->mask] < T * S ? count[a->mask] : T * S;
 }
-/* units that follow one another share rows of memory, and each asks for the next one's: not too few a call */
-static int64_t grain_of(double flop) { return flop > 4e6 ? 1 : (int64_t)(4e6 / (flop + 1)) + 1; }
+/* units that follow one another share rows of memory, and each asks for the next ones': not too few a call, and whole
+ * tasks of `heads` units */
+static int64_t grain_of(double flop, int64_t heads) {
+  int64_t grain = flop > 4e6 ? 1 : (int64_t)(16e6 / (flop + 1)) + 1;
+  return grain <= heads || heads < 1 ? grain : (grain + heads - 1) / heads * heads;
+}
 
-static void split_down(const mica_attention_args *a, int face, mica_split *split) {
+/* a fused slot is cut as its two faces: `what` has a bit of each, 1 value or backward, 2 tangents */
+static void split_down(const mica_attention_args *a, int what, mica_split *split) {
   int64_t rows = ATTENTION_ROWS * ATTENTION_TILE, tiles = (a->T + rows - 1) / rows, D = padded(a->D);
-  int64_t side = 2 * a->S * D + (ATTENTION_ROWS) * (2 * D + a->S) + 2 * ATTENTION_ROWS + 128;
-  int sums = attention_sums(a, face);
+  int64_t scores = a->S * ATTENTION_ROWS, side = 2 * a->S * D + ATTENTION_ROWS * 2 * D + scores + 2 * ATTENTION_ROWS + 128;
+  int sums = (what & 1 && attention_sums(a, MICA_FORWARD)) || (what & 2 && attention_sums(a, MICA_JVP));
   split->units = (sums ? 1 : a->B) * a->H * tiles;
-  double flop = (face == MICA_FORWARD ? 4 : 10) * pairs(a) * (double)a->D / (double)(tiles ? tiles : 1);
-  split->grain = grain_of(sums ? flop * (double)a->B : flop);
-  split->scratch_bytes = (size_t)(face == MICA_FORWARD ? side : 2 * side) * sizeof(float);
+  double flop = (what & 1 ? 4 : 0) + (what & 2 ? 10 : 0);
+  flop *= pairs(a) * (double)a->D / (double)(tiles ? tiles : 1);
+  split->grain = grain_of(sums ? flop * (double)a->B : flop, a->H * tiles);
+  split->scratch_bytes = (size_t)((what & 2 ? 2 * side : side) + (what == 3 ? scores : 0)) * sizeof(float);
   split->rows = 0;
 }
-static void split_up(const mica_attention_args *a, int face, mica_split *split) {
-  static const int bit[MICA_NFACE] = { 0, MICA_D, 0, MICA_TD };
-  int second = face == MICA_BACKWARD_JVP, sums = attention_sums(a, face), wanted = 0;
-  int64_t block = second ? ATTENTION_KEYS_JVP : ATTENTION_KEYS, keys = least(a->S, block), D = padded(a->D);
-  int64_t heads = (a->H + a->G - 1) / a->G, held = a->S <= block ? 0 : heads * a->T;
-  int64_t side = 4 * keys * D + 6 * ATTENTION_ROWS * D + 2 * keys * ATTENTION_ROWS + held * D + 2 * heads + 256;
-  for (int i = 0; i < MICA_COUNT(attention_operands); i++)
-    wanted |= (attention_operands[i].role & MICA_IN) && micak_wire(micak_port(&attention_operands[i], a), bit[face])->data;
+static void split_up(const mica_attention_args *a, int what, mica_split *split) {
+  int sums = (what & 1 && attention_sums(a, MICA_BACKWARD)) || (what & 2 && attention_sums(a, MICA_BACKWARD_JVP));
+  int64_t keys = least(a->S, ATTENTION_KEYS), D = padded(a->D);
+  int64_t heads = (a->H + a->G - 1) / a->G, held = a->S <= ATTENTION_KEYS ? 0 : heads * a->T;
+  int64_t side = 4 * keys * D + 6 * ATTENTION_ROWS * D + 2 * keys * ATTENTION_ROWS + held * D + 4 * heads + 256;
+  int wanted = 0;
+  for (int i = 0; i < MICA_COUNT(attention_operands); i++) {
+    const mica_port *port = micak_port(&attention_operands[i], a);
+    if (!(attention_operands[i].role & MICA_IN)) continue;
+    wanted |= (what & 1 && port->d.data) || (what & 2 && port->td.data);
+  }
   split->units = wanted ? (sums ? 1 : a->B) * a->G : 0;
-  double flop = (second ? 24 : 10) * pairs(a) * (double)a->D * (double)heads;
-  split->grain = grain_of(sums ? flop * (double)a->B : flop);
-  split->scratch_bytes = (size_t)(second ? 2 * side : side) * sizeof(float);
+  double flop = ((what & 1 ? 10 : 0) + (what & 2 ? 24 : 0)) * pairs(a) * (double)a->D * (double)heads;
+  split->grain = grain_of(sums ? flop * (double)a->B : flop, a->G);
+  split->scratch_bytes = (size_t)(what & 2 ? 2 * side : side) * sizeof(float);
   split->rows = 0;
 }
-static void split_forward(const void *args, mica_split *split) { split_down(args, MICA_FORWARD, split); }
-static void split_jvp(const void *args, mica_split *split) { split_down(args, MICA_JVP, split); }
-static void split_backward(const void *args, mica_split *split) { split_up(args, MICA_BACKWARD, split); }
-static void split_backward_jvp(const void *args, mica_split *split) { split_up(args, MICA_BACKWARD_JVP, split); }
+static void split_forward(const void *args, mica_split *split) { split_down(args, 1, split); }
+static void split_jvp(const void *args, mica_split *split) { split_down(args, 2, split); }
+static void split_forward_jvp(const void *args, mica_split *split) { split_down(args, 3, split); }
+static void split_backward(const void *args, mica_split *split) { split_up(args, 1, split); }
+static void split_backward_jvp(const void *args, mica_split *split) { split_up(args, 2, split); }
+static void split_backward_both(const void *args, mica_split *split) { split_up(args, 3, split); }
 
 static void attention_cost(const void *args, int face, double *flop, double *bytes) {
   const mica_attention_args *a = args;
@@ -135,6 +146,8 @@ CPU_DISPATCH(attention_forward)
 CPU_DISPATCH(attention_backward)
 CPU_DISPATCH(attention_jvp)
 CPU_DISPATCH(attention_backward_jvp)
+CPU_DISPATCH(attention_forward_jvp)
+CPU_DISPATCH(attention_backward_both)
 REF_PROTOS(attention);
 CUDA_PROTOS(attention)
 #ifdef MICA_HAVE_CUDA
@@ -147,6 +160,8 @@ static const mica_kernel attention_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_attention_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_attention_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_attention_backward_jvp_cpu, split_backward_jvp },
+  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_attention_forward_jvp_cpu, split_forward_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_attention_backward_both_cpu, split_backward_both },
   CUDA_KERNELS_WITH(attention, MICA_F32, NULL, micak_attention_backward_cuda_split, NULL,
                     micak_attention_backward_jvp_cuda_split)
   CUDA_KERNELS_WITH(attention, MICA_BF16, NULL, micak_attention_backward_cuda_split, NULL,

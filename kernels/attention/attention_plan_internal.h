@@ -257,8 +257,8 @@ static inline double slope_cotangent(const block_plan *p, const float *dS) {
 /* ---- products over the segments ---- */
 
 /* P = or += <key, query lane> */
-static inline void scores(const block_plan *p, int64_t D, const float *K, int64_t ldk, const float *QT, float *P,
-                          int add) {
+OUTLINE void scores(const block_plan *p, int64_t D, const float *K, int64_t ldk,
+                                             const float *QT, float *P, int add) {
   for (const segment *g = p->at; g < p->at + p->count; g++) {
     int64_t j = g->j - p->j0, lane = g->s0 * VW;
     product(scores_tiles, g->n, g->s1 - g->s0, D, K + j * ldk, ldk, QT + lane, LANES, P + j * LANES + lane, LANES, add,
@@ -273,17 +273,21 @@ static inline int64_t first_lane(const block_plan *p, const segment *g, int64_t 
               (p->a->mask == MICA_ATTENTION_PREFIX && j >= p->N);
   return grows ? at_most(at_least(lane, j - p->own), g->s1 * VW) : lane;
 }
-/* G (keys of this block, Dp) += P X */
-static inline void gather(const block_plan *p, int64_t Dp, const float *P, const float *X, float *G) {
-  int64_t nv = Dp / VW, width = even(nv, WIDE);
+/* G (keys of this block, Dp), rows ldg apart, = or += P X; keys that no row sees get 0 or stay */
+OUTLINE void gather(const block_plan *p, int64_t Dp, const float *P, const float *X, float *G,
+                                             int64_t ldg, int add) {
+  int64_t nv = Dp / VW, width = even(nv, WIDE), done = p->j0;
   for (const segment *g = p->at; g < p->at + p->count; g++) {
     int64_t step = even(g->n, most_rows[width - 1]);
+    for (; !add && done < g->j; done++) memset(G + (done - p->j0) * ldg, 0, (size_t)Dp * sizeof *G);
     for (int64_t m = 0; m < g->n; m += step) {
       int64_t j = g->j - p->j0 + m, lane = first_lane(p, g, g->j + m);
       product(gather_tiles, at_most(g->n - m, step), nv, g->s1 * VW - lane, P + j * LANES + lane, LANES, X + lane * Dp,
-              Dp, G + j * Dp, Dp, 1, p->ahead);
+              Dp, G + j * ldg, ldg, add, p->ahead);
     }
+    done = g->j + g->n;
   }
+  for (; !add && done < p->j1; done++) memset(G + (done - p->j0) * ldg, 0, (size_t)Dp * sizeof *G);
 }
 
 /* the last key, and one, that row i may see */
@@ -316,7 +320,8 @@ static inline int apply_runs(const block_plan *p, int s, int64_t lane, int64_t m
   return begun;
 }
 /* of all lanes and keys; keys in chunks, so that their values stay in the first cache. rows that see nothing get 0 */
-static inline void apply(const block_plan *p, int64_t Dp, const float *P, const float *V, float *O, int add) {
+OUTLINE void apply(const block_plan *p, int64_t Dp, const float *P, const float *V, float *O,
+                                            int add) {
   enum { CHUNK = 64 };
   const int64_t width = even(Dp / VW, WIDE);
   int8_t begun[LANES] = { 0 };

@@ -16,6 +16,7 @@
 #include "common/simd_transpose.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE static __attribute__((noinline, unused)) /* one copy: what all faces run stays in the first cache */
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum { LANES = ATTENTION_ROWS, STRIPS = LANES / VW, ROW_TILE = 12 };
@@ -126,21 +127,20 @@ static inline int64_t even(int64_t n, int64_t most) {
 
 /* what comes next, asked for row by row while this unit computes: rows are too far apart for the hardware to guess, and
  * all at once they would wait for one another. places are asked for, never read */
-enum { AHEAD = 13, AHEAD_ROWS = 8 };         /* tensors; rows with each tile */
+enum { AHEAD = 16, AHEAD_LINES = 16, AHEAD_BYTES = 3 << 18 }; /* tensors; lines with each tile; most of a whole task */
+typedef struct ahead_rows {
+  const char *at;                            /* the next row */
+  int64_t     row, rows, bytes;              /* stride in bytes; how many are left; of each */
+} ahead_rows;
 typedef struct ahead_list {
-  const char *at[AHEAD];                     /* the next row of each tensor */
-  int64_t     row[AHEAD], rows[AHEAD];       /* stride in bytes; how many are left */
-  int64_t     bytes;                         /* of a row */
-  int         count, k;                      /* the tensor whose turn it is */
+  ahead_rows tensor[AHEAD];
+  int        count, k;                       /* k: the tensor whose turn it is */
 } ahead_list;
-static inline void ahead_step(ahead_list *list) {
-  if (list->k >= list->count) return;
-  const char *at = list->at[list->k];
-  int64_t n = at_most(list->rows[list->k], AHEAD_ROWS), row = list->row[list->k];
-  for (int64_t i = 0; i < n; i++, at += row)
-    for (int64_t d = 0; d < list->bytes; d += 64) __builtin_prefetch(at + d, 0, 2);
-  list->at[list->k] = at;
-  list->k += (list->rows[list->k] -= n) == 0;
+OUTLINE void ahead_step(ahead_list *list) {
+  ahead_rows *t = &list->tensor[list->k];
+  for (int64_t lines = 0; t->rows > 0 && lines < AHEAD_LINES; t->rows--, t->at += t->row)
+    for (int64_t d = 0; d < t->bytes; d += 64, lines++) __builtin_prefetch(t->at + d, 0, 2);
+  list->k += t->rows <= 0;
 }
 
 /* C (R, nv vectors) = or += A B, rows ra apart in A, one family of tiles */
@@ -151,7 +151,7 @@ static inline void product(const tile_fn tiles[WIDE][ROW_TILE], int64_t R, int64
     int64_t mr = at_most(R - m, step);
     for (int64_t n = 0; n < nv; n += width) {
       tiles[at_most(nv - n, width) - 1][mr - 1](K, A + m * ra, ra, B + n * VW, ldb, C + m * ldc + n * VW, ldc, add);
-      ahead_step(ahead);
+      if (ahead->k < ahead->count) ahead_step(ahead);
     }
   }
 }
@@ -178,25 +178,30 @@ static inline void cell_out(const head_view *v, int64_t i, float x) {
   *at = v->add ? *at + x : x;
 }
 
+/* rows of one to four whole vectors, nothing to leave out */
+#define EACH_WIDTH(f) switch (D / VW) { case 1: f(1) break; case 2: f(2) break; case 3: f(3) break; default: f(4) }
 #define PACK_ROWS(NV)                                                                        \
   for (int64_t i = 0; i < n; i++, to += (NV) * VW, from += v->row)                           \
     UNROLL for (int x = 0; x < (NV); x++) v_store(to + x * VW, v_load(from + x * VW) * factor);
+#define UNPACK_ROWS(NV)                                                                      \
+  for (int64_t i = 0; i < n; i++, to += v->row, from += (NV) * VW) {                         \
+    float x = over ? over[i] * factor : factor;                                              \
+    UNROLL for (int c = 0; c < (NV); c++) v_store(to + c * VW, v_load(from + c * VW) * x);   \
+  }
+static inline int plain_rows(const head_view *v, int64_t D, int64_t Dp) { return v->col == 1 && D == Dp && D <= 4 * VW; }
 /* rows [i0, i0 + n) times factor as (n, Dp); columns from D to Dp are zero */
-static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, float factor, float *to) {
+OUTLINE void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp,
+                                           float factor, float *to) {
   if (!v->at) {
     memset(to, 0, (size_t)(n * Dp) * sizeof *to);
     return;
   }
-  if (v->col == 1 && D == Dp && D <= 4 * VW) {
-    const float *from = v->at + i0 * v->row;
-    if (D == VW) PACK_ROWS(1)
-    else if (D == 2 * VW) PACK_ROWS(2)
-    else if (D == 3 * VW) PACK_ROWS(3)
-    else PACK_ROWS(4)
+  const float *from = v->at + i0 * v->row;
+  if (plain_rows(v, D, Dp)) {
+    EACH_WIDTH(PACK_ROWS)
     return;
   }
-  for (int64_t i = 0; i < n; i++, to += Dp) {
-    const float *from = v->at + (i0 + i) * v->row;
+  for (int64_t i = 0; i < n; i++, to += Dp, from += v->row) {
     if (v->col == 1) {
       int64_t d = 0;
       for (; d + VW <= D; d += VW) v_store(to + d, v_load(from + d) * factor);
@@ -207,11 +212,16 @@ static inline void pack(const head_view *v, int64_t i0, int64_t n, int64_t D, in
   }
 }
 /* packed rows (n, Dp) times factor, and times over[i] where that is given, out to the wire */
-static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp, const float *from,
-                          const float *over, float factor) {
+OUTLINE void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, int64_t Dp,
+                                             const float *from, const float *over, float factor) {
   if (!v->at) return;
-  for (int64_t i = 0; i < n; i++, from += Dp) {
-    float *to = v->at + (i0 + i) * v->row, x = over ? over[i] * factor : factor;
+  float *to = v->at + i0 * v->row;
+  if (!v->add && plain_rows(v, D, Dp)) {
+    EACH_WIDTH(UNPACK_ROWS)
+    return;
+  }
+  for (int64_t i = 0; i < n; i++, from += Dp, to += v->row) {
+    float x = over ? over[i] * factor : factor;
     if (v->col == 1) {
       for (int64_t d = 0; d < D; d += VW) {
         int64_t w = at_most(D - d, VW);
@@ -224,13 +234,23 @@ static inline void unpack(const head_view *v, int64_t i0, int64_t n, int64_t D, 
   }
 }
 
+/* `heads` heads from `head` on: rows of all of them where they lie side by side */
 static inline void ahead_of(ahead_list *list, const mica_wire *w, const int32_t *offsets, int64_t b, int64_t head,
-                            int64_t rows) {
+                            int64_t heads, int64_t D, int64_t rows) {
   head_view v = head_of(w, offsets, b, head);
   if (!v.at || rows == 0 || list->count == AHEAD) return;
-  list->at[list->count] = (const char *)v.at;
-  list->row[list->count] = v.row * (int64_t)sizeof(float);
-  list->rows[list->count++] = rows;
+  int64_t bytes = D * (int64_t)sizeof(float) * (v.col == 1 && w->stride[1] == D ? heads : 1);
+  list->tensor[list->count++] = (ahead_rows){ (const char *)v.at, v.row * (int64_t)sizeof(float), rows, bytes };
+}
+/* what units from the next one on will touch: the next task's heads, where those of a whole task stay in the second
+ * cache, else the next head. `tensors`, of rows rows each; 0: nothing now */
+static inline int64_t ahead_heads(int64_t unit, int64_t last, int64_t heads, int64_t D, int64_t rows, int64_t tensors,
+                                  int64_t *b, int64_t *head, int begins) {
+  int whole = tensors * rows * heads * D * (int64_t)sizeof(float) <= AHEAD_BYTES;
+  int64_t next = whole ? (unit / heads + 1) * heads : unit + 1;
+  if (next >= last || (whole && !begins && unit % heads)) return 0;
+  *b = next / heads, *head = next % heads;
+  return whole ? heads : 1;
 }
 
 /* rows l0 .. of a block (LANES, Dp) to columns of `to` (Dp, LANES), whole strips */

@@ -11,7 +11,8 @@
 static const struct { const char *name; size_t size; } dtypes[MICA_NDTYPE] = {
   { "f32", 4 }, { "f64", 8 }, { "bf16", 2 }, { "i32", 4 }, { "i64", 8 }, { "u8", 1 },
 };
-static const char *const face_names[MICA_NFACE] = { "forward", "backward", "jvp", "backward_jvp" };
+static const char *const face_names[MICA_NSLOT] = { "forward", "backward", "jvp", "backward_jvp", "forward+jvp",
+                                                    "backward+backward_jvp" };
 static const char *const backend_names[MICA_NBACKEND] = { "ref", "cpu", "cuda" };
 
 size_t mica_dtype_size(int dtype) { return dtype >= 0 && dtype < MICA_NDTYPE ? dtypes[dtype].size : 0; }
@@ -21,7 +22,7 @@ int mica_dtype_parse(const char *name) {
     if (!strcasecmp(name, dtypes[i].name)) return i;
   return -1;
 }
-const char *mica_face_name(int face) { return face >= 0 && face < MICA_NFACE ? face_names[face] : "?"; }
+const char *mica_face_name(int face) { return face >= 0 && face < MICA_NSLOT ? face_names[face] : "?"; }
 const char *mica_backend_name(int backend) {
   return backend >= 0 && backend < MICA_NBACKEND ? backend_names[backend] : "?";
 }

@@ -15,6 +15,14 @@ static inline mica_wire *micak_wire(mica_port *port, int bit) {
   return bit == MICA_V ? &port->v : bit == MICA_D ? &port->d : bit == MICA_T ? &port->t : &port->td;
 }
 
+/* the faces of an entry of the kernel table, in the order they run: one, or the two of a fused slot */
+static inline int micak_faces(int face, int faces[2]) {
+  static const int8_t pair[MICA_NSLOT - MICA_NFACE][2] = { { MICA_FORWARD, MICA_JVP }, { MICA_BACKWARD, MICA_BACKWARD_JVP } };
+  faces[0] = face < MICA_NFACE ? face : pair[face - MICA_NFACE][0];
+  faces[1] = face < MICA_NFACE ? face : pair[face - MICA_NFACE][1];
+  return face < MICA_NFACE ? 1 : 2;
+}
+
 /* slot of task b; -1 reads zeros and writes nothing. `packed`: the port has offsets. */
 static inline int64_t micak_slot(const mica_wire *wire, int64_t b) {
   return wire->slot ? wire->slot[b] : b;
