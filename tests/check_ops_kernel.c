@@ -453,7 +453,7 @@ static void check_layout(const ck_case *c, const ck_data *given, const ck_layout
     ck_free(&seen);
   }
   for (int i = 0; i < n_targets && ck_option.face < 0; i++)
-    if (targets[i].dtype == dtype && targets[i].backend != MICA_REF && !uses_inner(l))
+    if (targets[i].dtype == dtype && targets[i].backend != MICA_REF)
       check_slots(c, targets[i], l, &d, brief);
   ck_free(&d);
 }

@@ -406,12 +406,18 @@ mica_status micac_op_open(micac_op_job *job, micac_op_work **out) {
   return status;
 }
 
+/* a face and its tangent in one, where both run */
 static mica_status run_faces(mica_context *context, work *w) {
-  static const int order[MICA_NFACE] = { MICA_FORWARD, MICA_JVP, MICA_BACKWARD, MICA_BACKWARD_JVP };
+  static const int slots[] = { MICA_FORWARD_WITH_JVP, MICA_BACKWARD_WITH_JVP };
   mica_status status = MICA_OK;
-  for (int i = 0; status >= 0 && i < MICA_NFACE; i++)
-    if (w->faces[order[i]])
-      status = mica_op_run(context, w->op->name, w->job->backend, w->job->dtype, order[i], w->args);
+  for (int i = 0; i < MICA_COUNT(slots); i++) {
+    int faces[2], run[2];
+    micak_faces(slots[i], faces);
+    for (int k = 0; k < 2; k++) run[k] = w->faces[faces[k]];
+    int from = run[0] && run[1] ? slots[i] : run[0] ? faces[0] : faces[1];
+    if (status >= 0 && (run[0] || run[1]))
+      status = mica_op_run(context, w->op->name, w->job->backend, w->job->dtype, from, w->args);
+  }
   return status;
 }
 

@@ -178,9 +178,9 @@ mica_status micah_bind_all(mica_executor *x) {
     step->on = micah_rows(x, p->entries[step->entry].level) > 0;
     if (!step->on) continue;
     micah_step_split(step, x->args[step->entry]);
-    if (step->split.scratch_bytes > x->kernel_scratch && !x->probing)
+    if (micah_step_scratch(step) > x->kernel_scratch && !x->probing)
       return mica_error(MICA_ERR_INTERNAL, "program %s: %s %s asks for %zu bytes of scratch, %zu were planned", p->name,
-                        p->entries[step->entry].path, mica_face_name(step->face), step->split.scratch_bytes,
+                        p->entries[step->entry].path, mica_face_name(step->face), micah_step_scratch(step),
                         x->kernel_scratch);
   }
   return MICA_OK;

@@ -85,6 +85,13 @@ static mica_status add_face(mica_executor *x, int32_t e, int face, int again, in
                                            .kernel = entry->inner ? NULL : k };
     if (entry->inner) break;
   }
+  /* a face and its tangent, one after the other: they may run as one */
+  micah_step *tangent = &x->steps[x->n_steps - 1], *value = tangent - 1;
+  if (x->n_steps < 2 || value->entry != e || value->again != again || value->phases != 1 || tangent->phases != 1)
+    return MICA_OK;
+  const mica_kernel *fused = micak_fused_kernel(entry->op, x->backend, x->dtype, value->face);
+  int faces[2];
+  if (fused && micak_faces(fused->face, faces) == 2 && faces[1] == face && !entry->inner) value->fused = fused;
   return MICA_OK;
 }
 
@@ -122,7 +129,7 @@ static mica_status probe(mica_executor *x, micah_step *step) {
   micah_step_split(step, args);
   /* a phase without work as probed cuts no chain, unless it finds some when bound */
   step->rows = (step->split.rows || step->split.units == 0) && entry->row_dim >= 0;
-  if (step->split.scratch_bytes > x->kernel_scratch) x->kernel_scratch = step->split.scratch_bytes;
+  if (micah_step_scratch(step) > x->kernel_scratch) x->kernel_scratch = micah_step_scratch(step);
   if (step->rows || step->phase == 0 || (step->face != MICA_BACKWARD && step->face != MICA_BACKWARD_JVP))
     return MICA_OK;
   mica_split all = step->split;
@@ -148,6 +155,9 @@ void micah_step_split(micah_step *step, const void *args) {
   step->split.units = step->split.grain = 1;
   if (step->kernel && step->kernel->split) step->kernel->split(args, &step->split);
   if (step->split.grain < 1) step->split.grain = 1;
+  step->both = (mica_split){ 1, 1, 0, 0 };
+  if (step->fused && step->fused->split) step->fused->split(args, &step->both);
+  if (step->both.grain < 1) step->both.grain = 1;
   step->prepare = micak_prepare_of(step->kernel);
   step->need = micak_need_of(step->prepare, args);
 }
@@ -218,8 +228,14 @@ static mica_status group_steps(builder *b, int32_t first, int32_t end) {
       fits = x->steps[b->late[i]].entry != step->entry || step->face != x->steps[b->late[i]].face;
     if (!fits && (status = close_chain(b)) < 0) return status;
     b->entries += begins;
-    if (step->rows) b->chain[b->n_chain++] = s;
-    else if ((status = emit(b, &s, 1)) < 0) return status;
+    if (step->rows) {
+      b->chain[b->n_chain++] = s;
+      continue;
+    }
+    const int32_t list[] = { s, s + 1 };
+    int both = step->fused && s + 1 < end && !x->steps[s + 1].rows; /* one instant, whether they run as one or not */
+    if ((status = emit(b, list, 1 + both)) < 0) return status;
+    s += both;
   }
   return close_chain(b);
 }

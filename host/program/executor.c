@@ -63,7 +63,7 @@ static mica_status probe_scratch(mica_executor *x, int32_t wires) {
     x->probing = wires | MICAH_PROBE_PLANNED | (slots ? MICAH_PROBE_SLOTS : 0);
     status = micah_bind_all(x);
     for (int32_t s = 0; s < x->n_steps && status >= 0; s++)
-      if (x->steps[s].split.scratch_bytes > x->kernel_scratch) x->kernel_scratch = x->steps[s].split.scratch_bytes;
+      if (micah_step_scratch(&x->steps[s]) > x->kernel_scratch) x->kernel_scratch = micah_step_scratch(&x->steps[s]);
   }
   x->probing = 0;
   return status;

@@ -32,7 +32,9 @@ typedef struct micah_step {
   uint8_t            on;       /* bound: has work now */
   uint8_t            again;    /* computes a value again for the passes back */
   const mica_kernel *kernel;
+  const mica_kernel *fused;    /* this face and the next step, its tangent, in one; NULL: there is none */
   mica_split         split;    /* as bound */
+  mica_split         both;     /* of `fused` */
   const micak_prepare *prepare;
   micak_need         need;     /* of it, as bound */
   void              *shared;   /* what it fills, while its group runs; NULL: not prepared */
@@ -146,6 +148,11 @@ mica_status micah_choose_again(mica_executor *x, double budget);
 /* chain.c: steps in order, in groups */
 mica_status micah_make_steps(mica_executor *x);
 void micah_step_split(micah_step *step, const void *args);
+/* scratch of the step alone or fused with the next */
+static inline size_t micah_step_scratch(const micah_step *step) {
+  size_t alone = step->split.scratch_bytes, both = step->fused ? step->both.scratch_bytes : 0;
+  return both > alone ? both : alone;
+}
 /* plan.c: stores, add flags, offsets */
 mica_status micah_plan(mica_executor *x);
 /* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty when last_again <

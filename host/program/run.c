@@ -143,6 +143,21 @@ static mica_status run_alone(mica_executor *x, micah_step *step) {
   return run_steps(x, &step, 1, units, even_piece(x, units, piece > 0 ? piece : 1));
 }
 
+/* a face and its tangent by one kernel; a profile counts it for the face */
+static mica_status run_fused(mica_executor *x, micah_step *step) {
+  const micah_step alone = *step;
+  step->kernel = step->fused, step->split = step->both;
+  step->prepare = NULL, step->need = (micak_need){ 0, 0 };
+  mica_status status = run_alone(x, step);
+  step->kernel = alone.kernel, step->split = alone.split;
+  step->prepare = alone.prepare, step->need = alone.need;
+  return status;
+}
+/* does the next step run, too, and is there a kernel of both? */
+static int is_fused(micah_step *const *list, int32_t i, int32_t n) {
+  return list[i]->fused && i + 1 < n && list[i + 1] == list[i] + 1 && list[i]->both.units > 0;
+}
+
 /* are this phase's units the rows of its row space, now? */
 static int64_t chain_rows(const mica_executor *x, const micah_step *step) {
   const micah_entry *entry = &x->program->entries[step->entry];
@@ -166,7 +181,8 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
     int64_t rows = chain_rows(x, list[i]);
     int32_t end = i + 1;
     mica_status status;
-    if (rows < 0) status = run_alone(x, list[i]);
+    if (is_fused(list, i, n)) status = run_fused(x, list[i]), end++;
+    else if (rows < 0) status = run_alone(x, list[i]);
     else {
       int64_t grain = list[i]->split.grain;
       for (; end < n && chain_rows(x, list[end]) == rows; end++)

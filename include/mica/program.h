@@ -150,7 +150,8 @@ MICA_API mica_status mica_executor_get_value(const mica_executor *executor, mica
 /* run passes (a mask) in the order forward, jvp, backward, backward_jvp. saved: NULL when fused. */
 MICA_API mica_status mica_executor_run(mica_executor *executor, int32_t passes, void *saved);
 
-/* seconds spent in each entry and face since the last call with reset; lines of "path op face seconds calls". */
+/* seconds spent in each entry and face since the last call with reset; lines of "path op face seconds calls". a fused slot
+ * counts for the first of its faces. */
 typedef void (*mica_profile_fn)(void *user, const char *path, const char *op, int face, double seconds, int64_t calls);
 MICA_API mica_status mica_executor_profile(mica_executor *executor, int32_t enable, mica_profile_fn fn, void *user);
 

@@ -24,7 +24,7 @@
  * index ports read by slot -1 are zeros: N = 0, all blocks hidden.
  * a row that sees no key has out 0, lse 0 and adds nothing to any derivative. outputs must not overlap inputs.
  * nothing of size T x S is saved or held: every face recomputes p from lse. scratch of a CPU call: a few rows of scores
- * beside the keys and values of one head forward, blocks of 48 x 256 backward; linear in T and S.
+ * beside the keys and values of one head forward, blocks of 48 x 128 backward; linear in T and S.
  * kernel, on CUDA: auto takes tensor cores where form, type and head suit them (README.md has the table), fma never, mma
  * always: what does not suit is MICA_ERR_UNSUPPORTED. other backends have one kernel and do not look at it.
  * accumulates: k.d and v.d sum the query rows in order, query heads of a key head in order; scale.d and slopes.d sum the

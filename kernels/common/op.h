@@ -23,6 +23,16 @@ static inline int micak_faces(int face, int faces[2]) {
   return face < MICA_NFACE ? 1 : 2;
 }
 
+/* the kernel of one phase that runs `face` and its tangent at once; NULL: there is none */
+static inline const mica_kernel *micak_fused_kernel(const mica_op *op, int backend, int dtype, int face) {
+  for (int i = 0; i < op->n_kernels; i++) {
+    const mica_kernel *k = &op->kernels[i];
+    int faces[2];
+    if (k->backend == backend && k->dtype == dtype && micak_faces(k->face, faces) == 2 && faces[0] == face) return k;
+  }
+  return NULL;
+}
+
 /* slot of task b; -1 reads zeros and writes nothing. `packed`: the port has offsets. */
 static inline int64_t micak_slot(const mica_wire *wire, int64_t b) {
   return wire->slot ? wire->slot[b] : b;
