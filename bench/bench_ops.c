@@ -12,7 +12,8 @@ static const char usage[] =
     "bench_ops [options]: times operations, after checking them\n"
     "  --op NAME[,NAME]  only these\n"
     "  --case N          only this case\n"
-    "  --face NAME       only this face: forward backward jvp backward_jvp\n"
+    "  --face NAME       only this face: forward backward jvp backward_jvp, or forward+jvp backward+backward_jvp, which are\n"
+    "                    timed where one kernel does both\n"
     "  --backend NAME    cpu cuda (a GPU; % of its measured peaks)\n"
     "  --isa NAME        instruction set: portable avx2 avx512 (default: the best)\n"
     "  --threads N       default: all cores\n"
@@ -124,7 +125,12 @@ static int time_face(bench *h, const mica_op *op, const ck_case *c, const board 
     fprintf(stderr, "bench_ops: %s\n", mica_last_error());
     return 0;
   }
-  if (op->cost) op->cost(c->args, face, &flop, &bytes);
+  int faces[2], parts = micak_faces(face, faces);
+  for (int i = 0; op->cost && i < parts; i++) {
+    double more_flop, more_bytes;
+    op->cost(c->args, faces[i], &more_flop, &more_bytes);
+    flop += more_flop, bytes += more_bytes;
+  }
   double gflops = flop / median * 1e-9, gbytes = bytes / median * 1e-9;
   if (h->json)
     printf("%s\n  {\"op\": \"%s\", \"case\": \"%s\", \"face\": \"%s\", \"backend\": \"%s\", \"dtype\": \"f32\", \"ms\": %.6g, "
@@ -132,7 +138,7 @@ static int time_face(bench *h, const mica_op *op, const ck_case *c, const board 
            h->rows ? "," : "", op->name, c->text, mica_face_name(face), mica_backend_name(h->backend), 1e3 * median,
            1e3 * least, n, gflops, gbytes);
   else
-    printf("%-14s %-44s %-13s %9.3f ms %8.1f GFLOP/s %5.1f %% %8.1f GB/s %5.1f %%\n", op->name, c->text,
+    printf("%-14s %-44s %-21s %9.3f ms %8.1f GFLOP/s %5.1f %% %8.1f GB/s %5.1f %%\n", op->name, c->text,
            mica_face_name(face), 1e3 * median, gflops, 100 * gflops / h->gflops, gbytes, 100 * gbytes / h->gbytes);
   fflush(stdout);
   h->rows++;
@@ -155,6 +161,12 @@ static void bench_case(bench *h, const mica_op *op, int index) {
     if (timed) h->red += !time_face(h, op, &c, &b, order[i]);
     else if (micah_run_face_as(h->context, op, h->backend, MICA_F32, order[i], b.args, h->isa, 0) < 0) h->red++;
   }
+  for (int slot = MICA_NFACE; slot < MICA_NSLOT; slot++) {
+    const mica_kernel *kernel;
+    int32_t phases;
+    if ((h->face >= 0 && h->face != slot) || mica_op_kernels(op, h->backend, MICA_F32, slot, &kernel, &phases) < 0) continue;
+    h->red += !time_face(h, op, &c, &b, slot);
+  }
   board_free(&b);
   ck_case_free(&c);
 }
@@ -175,7 +187,7 @@ static int index_of(const char *value, const char *const *names, int n) {
 /* 0 goes on, 1 stops with help, 2 stops with an error */
 static int parse(int argc, char **argv, bench *h) {
   static const char *const isas[] = { "portable", "avx2", "avx512" },
-                    *const faces[] = { "forward", "backward", "jvp", "backward_jvp" },
+                    *const faces[] = { "forward", "backward", "jvp", "backward_jvp", "forward+jvp", "backward+backward_jvp" },
                     *const backends[] = { "", "cpu", "cuda" };  /* by MICA_CPU, MICA_CUDA */
   for (int i = 1; i < argc; i++) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
@@ -188,7 +200,7 @@ static int parse(int argc, char **argv, bench *h) {
       else if (!strcmp(name, "--case")) h->only_case = atoi(value);
       else if (!strcmp(name, "--threads")) h->threads = atoi(value);
       else if (!strcmp(name, "--seconds")) h->seconds = atof(value);
-      else if (!strcmp(name, "--face") && (h->face = index_of(value, faces, 4)) >= 0) continue;
+      else if (!strcmp(name, "--face") && (h->face = index_of(value, faces, MICA_NSLOT)) >= 0) continue;
       else if (!strcmp(name, "--backend") && (h->backend = index_of(value, backends, 3)) > 0) continue;
       else if (!strcmp(name, "--isa") && (h->isa = index_of(value, isas, 3)) >= 0) continue;
       else return fprintf(stderr, "bench_ops: cannot use %s %s\n%s", name, value, usage), 2;
