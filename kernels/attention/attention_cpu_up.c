@@ -51,9 +51,12 @@ OUTLINE void dot_block(const block_plan *p, const float *x, const head_view *y, 
     if (l >= p->start && y->at) {
       const float *at = y->at + (p->i0 + l) * y->row, *row = x + l * Dp;
       if (y->col == 1) {
-        vf s = v_zero();
-        for (int64_t d = 0; d < D; d += VW) s = v_fma(v_load(row + d), micak_ld(at + d, at_most(D - d, VW)), s);
-        dot = v_sum(s);
+        vf s[4] = { v_zero(), v_zero(), v_zero(), v_zero() }; /* short chains: what is lost here, all keys share */
+        int64_t d = 0;
+        for (; d + 4 * VW <= D; d += 4 * VW)
+          UNROLL for (int i = 0; i < 4; i++) s[i] = v_fma(v_load(row + d + i * VW), v_load(at + d + i * VW), s[i]);
+        for (int i = 0; d < D; d += VW, i++) s[i] = v_fma(v_load(row + d), micak_ld(at + d, at_most(D - d, VW)), s[i]);
+        dot = micak_sum4(s);
       } else {
         for (int64_t d = 0; d < D; d++) dot += row[d] * at[d * y->col];
       }

@@ -256,13 +256,14 @@ static inline double slope_cotangent(const block_plan *p, const float *dS) {
 
 /* ---- products over the segments ---- */
 
-/* P = or += <key, query lane> */
-OUTLINE void scores(const block_plan *p, int64_t D, const float *K, int64_t ldk,
-                                             const float *QT, float *P, int add) {
+/* P = or += <key, query lane>, in sums of 64 terms: their rounding goes through exp into all that follows */
+OUTLINE void scores(const block_plan *p, int64_t D, const float *K, int64_t ldk, const float *QT, float *P, int add) {
+  enum { TERMS = 64 };
   for (const segment *g = p->at; g < p->at + p->count; g++) {
     int64_t j = g->j - p->j0, lane = g->s0 * VW;
-    product(scores_tiles, g->n, g->s1 - g->s0, D, K + j * ldk, ldk, QT + lane, LANES, P + j * LANES + lane, LANES, add,
-            p->ahead);
+    for (int64_t d = 0; d < D; d += TERMS)
+      product(scores_tiles, g->n, g->s1 - g->s0, at_most(D - d, TERMS), K + j * ldk + d, ldk, QT + d * LANES + lane, LANES,
+              P + j * LANES + lane, LANES, add || d ? PLUS : 0, p->ahead);
   }
 }
 

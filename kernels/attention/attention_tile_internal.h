@@ -2,9 +2,9 @@
  * each instruction set).
  *
  * a block is 48 query rows, the lanes; its scores lie key by key, P[key][lane], so that a softmax runs down a column and
- * never across a vector. three products serve all faces, each element one fused sum in order, so that no bit depends on
+ * never across a vector. three products serve all faces, each element fused sums in order, so that no bit depends on
  * the tile that holds it:
- *   scores   P[j][lane]  = sum_d K[j][d] QT[d][lane]       rows of keys against transposed queries
+ *   scores   P[j][lane]  = sum_d K[j][d] QT[d][lane]       rows of keys against transposed queries, 64 terms a sum
  *   apply    O[lane][d]  = sum_j P[j][lane] V[j][d]
  *   gather   G[j][d]    += sum_lane P[j][lane] X[lane][d] */
 #ifndef MICA_KERNELS_ATTENTION_TILE_INTERNAL_H
@@ -48,12 +48,14 @@ INLINE vf broadcast(const float *p) {
 /* keeps the compiler from computing the addresses of all rows ahead of the loop, for want of registers in memory */
 #define ONE_BY_ONE(pointer) __asm__("" : "+r"(pointer))
 
-/* C (MR, NV VW) = or += sum over k < K of A(m, k) B(k); A(m, k) lies at m ra + k rk */
+/* C (MR, NV VW) = sum over k < K of A(m, k) B(k); A(m, k) lies at m ra + k rk. `add`: to what is there, term after term
+ * (GO_ON) or the whole sum at once (PLUS), which keeps the rounding of long sums to that of short ones */
+enum { GO_ON = 1, PLUS = 2 };
 INLINE void tile(const int MR, const int NV, int64_t K, const float *A, const int64_t ra, const int64_t rk,
                  const float *B, int64_t ldb, float *C, int64_t ldc, int add) {
   vf sum[ROW_TILE][3];
   float *row = C;
-  if (add) {
+  if (add == GO_ON) {
     UNROLL
     for (int m = 0; m < MR; m++, row += ldc) {
       UNROLL
@@ -85,6 +87,15 @@ INLINE void tile(const int MR, const int NV, int64_t K, const float *A, const in
     if (MR > 8) base[2] += rk;
   }
   row = C;
+  if (add == PLUS) {
+    UNROLL
+    for (int m = 0; m < MR; m++, row += ldc) {
+      UNROLL
+      for (int n = 0; n < NV; n++) sum[m][n] += v_load(row + n * VW);
+      ONE_BY_ONE(row);
+    }
+    row = C;
+  }
   UNROLL
   for (int m = 0; m < MR; m++, row += ldc) {
     UNROLL

@@ -84,6 +84,7 @@ FAULTS = {
         ("attention/attention_plan_internal.h", "attention", "if (!bias->at || bias->add) return;", "return;"),
         ("attention/attention_plan_internal.h", "attention", "at_least(lane, j - p->own)", "at_least(lane, j - p->own + 1)"),
         ("attention/attention_plan_internal.h", "attention", "int64_t end = p->own + lane + 1;", "int64_t end = p->own + lane;"),
+        ("attention/attention_plan_internal.h", "attention", "add || d ? PLUS : 0,", "add ? PLUS : 0,"),
         ("attention/attention_tile_internal.h", "attention", "const int64_t ra3 = 3 * ra;", "const int64_t ra3 = 2 * ra;"),
         # CPU: the faces
         ("attention/attention_cpu.c", "attention", "v_select(empty, v_zero(), top + v_log(sum))", "top + v_log(sum)"),
