@@ -91,11 +91,11 @@ enum { PRODUCT_REDUCE_THREADS = 256 };
 /* sums of the chunks of groups that have several, in order */
 static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
     product_reduce(const __grid_constant__ product_job job) {
-  for (int64_t b = blockIdx.y; b < job.tasks; b += gridDim.y) {
+  for (int64_t b = blockIdx.y; b < product_walked(job); b += gridDim.y) {
     if (wire_follows(job.out, job.out_offsets, b)) continue;
     const int64_t end = product_group_end(job, b), place = wire_place(job.out, job.out_offsets, b);
     const int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (end - b) * job.K.longest;
-    const int64_t chunks = product_chunks(rows), size = job.M.longest * job.N.longest;
+    const int64_t chunks = product_chunks(job, rows), size = job.M.longest * job.N.longest;
     if (chunks < 2 || place < 0) continue;
     for (int64_t e = (int64_t)blockIdx.x * PRODUCT_REDUCE_THREADS + threadIdx.x;
          e < size + (job.sum.data ? job.M.longest : 0); e += (int64_t)gridDim.x * PRODUCT_REDUCE_THREADS) {

@@ -4,8 +4,8 @@
  *
  * tasks whose outputs share a slot are summed in task order by the block of the first. `linear`: bias, activation and
  * residual follow, task by task. `span`: the terms run over the rows of all tasks of a slot group, which lie one after
- * another; long sums are cut into chunks of PRODUCT_CHUNK rows counted from the group's first, summed in order by a
- * second launch, so that their bits depend neither on the other groups of the launch nor on their number. */
+ * another; long sums are cut into chunks of rows counted from the group's first, summed in order by a second launch,
+ * so that their bits depend neither on the other groups of the launch nor on their number. */
 #ifndef MICA_KERNELS_LINEAR_PRODUCT_INTERNAL_CUH
 #define MICA_KERNELS_LINEAR_PRODUCT_INTERNAL_CUH
 
@@ -13,7 +13,8 @@
 #include "common/cuda_wire.cuh"
 #include "linear/linear.h"
 
-enum { PRODUCT_CHUNK = 512, PRODUCT_CHUNK_BLOCKS = 32 };
+/* rows of a chunk: fewer where a result has but a few tiles, so that chunks fill the machine */
+enum { PRODUCT_CHUNK = 512, PRODUCT_CHUNK_SMALL = 128, PRODUCT_SMALL = 64 * 64, PRODUCT_CHUNK_BLOCKS = 32 };
 
 /* an operand: element (x, k) of a task at its place + x * x_stride + k * k_stride */
 struct product_factor {
@@ -40,6 +41,7 @@ struct product_job {
   int64_t        tasks;
   product_size   M, N, K;
   product_term   term[2];
+  int32_t        chunk;                      /* span: rows of a chunk. it shows in the bits */
   int32_t        terms, span, is_linear, wide_out, sum_only; /* sum_only: `out` gives the groups alone */
   int32_t        tensor;                     /* fp32 on the tensor cores: may depend on a task's shape alone */
   mica_wire      out;
@@ -89,8 +91,8 @@ static inline mica_status product_run(const product_job &job, void *stream) {
 static inline int64_t product_partial_floats(const product_job &job) {
   if (!job.span) return 0;
   const bool alone = !job.out.slot && job.out.task_stride != 0;
-  if ((alone ? 1 : job.tasks) * job.K.longest <= PRODUCT_CHUNK) return 0;
-  int64_t buckets = (job.tasks * job.K.longest + PRODUCT_CHUNK - 1) / PRODUCT_CHUNK;
+  if ((alone ? 1 : job.tasks) * job.K.longest <= job.chunk) return 0;
+  int64_t buckets = (job.tasks * job.K.longest + job.chunk - 1) / job.chunk;
   return 2 * buckets * (job.M.longest * job.N.longest + job.M.longest);
 }
 
@@ -105,6 +107,8 @@ static __device__ __forceinline__ const E *product_at(const product_factor &f, i
   return place < 0 ? NULL : static_cast<const E *>(f.wire.data) + place;
 }
 
+/* tasks that the rows of the grid go through for the first of a group. a grid of one row: a group of all tasks */
+static __device__ __forceinline__ int64_t product_walked(const product_job &job) { return gridDim.y == 1 ? 1 : job.tasks; }
 /* tasks [b, end) of b's slot group; a warp looks at 32 at a time */
 static __device__ __forceinline__ int64_t product_group_end(const product_job &job, int64_t b) {
   if (!job.out.slot) return job.out_offsets || job.out.task_stride ? b + 1 : job.tasks;
@@ -115,15 +119,16 @@ static __device__ __forceinline__ int64_t product_group_end(const product_job &j
     if (differ) return at + __ffs(differ) - 1;
   }
 }
-/* chunks of a group, and where chunk c of the group that begins at task b lies in scratch: chunks begin PRODUCT_CHUNK
- * rows apart within a group, so at most two that are not alone begin in one stretch of that length: a group's last and
+/* chunks of a group, and where chunk c of the group that begins at task b lies in scratch: chunks begin
+ * job.chunk rows apart within a group, so at most two that are not alone begin in one stretch of that length: a group's
+ * last and
  * the next group's first */
-static __device__ __forceinline__ int64_t product_chunks(int64_t rows) {
-  return rows > PRODUCT_CHUNK ? (rows + PRODUCT_CHUNK - 1) / PRODUCT_CHUNK : 1;
+static __device__ __forceinline__ int64_t product_chunks(const product_job &job, int64_t rows) {
+  return rows > job.chunk ? (rows + job.chunk - 1) / job.chunk : 1;
 }
 static __device__ __forceinline__ float *product_partial(const product_job &job, int64_t b, int64_t c) {
   int64_t first = job.K.offsets ? job.K.offsets[b] - job.K.offsets[0] : b * job.K.longest;
-  int64_t bucket = (first + c * PRODUCT_CHUNK) / PRODUCT_CHUNK;
+  int64_t bucket = (first + c * job.chunk) / job.chunk;
   return job.partial + (2 * bucket + (c == 0)) * (job.M.longest * job.N.longest + job.M.longest);
 }
 
@@ -141,8 +146,8 @@ struct product_walk {
     x = product_at<E>(job.term[s].b, b);
     if (job.span) {
       int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (int64_t)(end - b) * job.K.longest;
-      k = chunk * PRODUCT_CHUNK;
-      k_end = (int)(k + PRODUCT_CHUNK < rows ? k + PRODUCT_CHUNK : rows);
+      k = chunk * job.chunk;
+      k_end = (int)(k + job.chunk < rows ? k + job.chunk : rows);
     } else {
       k = 0, k_end = (int)product_count(job.K, b);
     }

@@ -12,14 +12,14 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
   enum { SLAB_LD = P::COLS + P::PAD };
   const int n_cols = (int)((job.N.longest + P::COLS - 1) / P::COLS);
   const int i0 = (int)blockIdx.x / n_cols * P::ROWS, j0 = (int)blockIdx.x % n_cols * P::COLS;
-  for (int b = (int)blockIdx.y; b < job.tasks; b += (int)gridDim.y) {
+  for (int b = (int)blockIdx.y; b < product_walked(job); b += (int)gridDim.y) {
     if (wire_follows(job.out, job.out_offsets, b)) continue;
     if (!LINEAR && wire_place(job.out, job.out_offsets, b) < 0) continue;
     const int end = (int)product_group_end(job, b);
     int       chunks = 1;
     if (job.span && job.partial)
-      chunks = (int)product_chunks(job.K.offsets ? job.K.offsets[end] - job.K.offsets[b]
-                                                 : (int64_t)(end - b) * job.K.longest);
+      chunks = (int)product_chunks(job, job.K.offsets ? job.K.offsets[end] - job.K.offsets[b]
+                                                      : (int64_t)(end - b) * job.K.longest);
     /* rows of all tasks of the group are one sum; else a turn for each task, whose product is rounded by itself */
     const bool each = LINEAR || !job.span;
     if (each && blockIdx.z) continue;
