@@ -79,6 +79,25 @@ mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const m
   return status < 0 ? status : mica_program_reshape(p, x, 1, &info.count);
 }
 
+mica_status micah_conv_episode(mica_program *p, const char *model, const micah_conv_config *c, const mica_field *fields,
+                               const mica_value *inputs, int32_t n, int64_t outputs, micah_episode *out) {
+  int32_t query, support, label = -1;
+  micah_conv_params params;
+  mica_status status = micah_conv_field(model, fields, n, MICA_FIELD_INPUT, &query);
+  if (status >= 0) status = micah_conv_field(model, fields, n, MICA_FIELD_SUPPORT, &support);
+  for (int32_t i = 0; i < n; i++)
+    if (fields[i].role == MICA_FIELD_SUPPORT && fields[i].dtype == MICA_I32) label = i;
+  if (status >= 0 && (label < 0 || fields[label].rank != 0 || fields[label].range != outputs))
+    return mica_error(MICA_ERR_SHAPE, "model %s: the family has no classes of the support, scalars below %lld", model,
+                      (long long)outputs);
+  if (status >= 0) status = micah_conv_params_make(p, c, fields[query].shape[2], &params);
+  if (status < 0) return status;
+  out->support = micah_conv_embed(p, c, &params, "support.", inputs[support]);
+  out->query = micah_conv_embed(p, c, &params, "query.", inputs[query]);
+  out->label = inputs[label];
+  return out->support < 0 ? out->support : out->query < 0 ? out->query : MICA_OK;
+}
+
 /* ---- the model: the embedding and a linear head ---- */
 
 typedef struct config { micah_conv_config conv; } config;

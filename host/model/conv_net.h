@@ -37,4 +37,11 @@ mica_value  micah_conv_embed(mica_program *program, const micah_conv_config *con
 /* the one F32 field of a role with rows of images; errors name the model */
 mica_status micah_conv_field(const char *model, const mica_field *fields, int32_t n, int32_t role, int32_t *at);
 
+/* what learners with a support of classes start from: both sets of images embedded by the same parameters, and the
+ * support's labels, scalars below `outputs` */
+typedef struct micah_episode { mica_value support, query, label; } micah_episode;
+mica_status micah_conv_episode(mica_program *program, const char *model, const micah_conv_config *config,
+                               const mica_field *fields, const mica_value *inputs, int32_t n, int64_t outputs,
+                               micah_episode *out);
+
 #endif

@@ -46,26 +46,16 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
                         int32_t n, int64_t longest, int64_t outputs) {
   const config *c = settings;
   (void)longest;
-  int32_t query, support, label = -1;
-  micah_conv_params params;
-  mica_status status = micah_conv_field("prototypes", fields, n, MICA_FIELD_INPUT, &query);
-  if (status >= 0) status = micah_conv_field("prototypes", fields, n, MICA_FIELD_SUPPORT, &support);
-  for (int32_t i = 0; i < n; i++)
-    if (fields[i].role == MICA_FIELD_SUPPORT && fields[i].dtype == MICA_I32) label = i;
-  if (status >= 0 && (label < 0 || fields[label].rank != 0 || fields[label].range != outputs))
-    return mica_error(MICA_ERR_SHAPE, "model prototypes: the family has no classes of the support, scalars below %lld",
-                      (long long)outputs);
-  if (status >= 0) status = micah_conv_params_make(p, &c->conv, fields[query].shape[2], &params);
+  micah_episode e;
+  mica_status status = micah_conv_episode(p, "prototypes", &c->conv, fields, inputs, n, outputs, &e);
   if (status < 0) return status;
-  mica_value s = micah_conv_embed(p, &c->conv, &params, "support.", inputs[support]);
-  mica_value q = micah_conv_embed(p, &c->conv, &params, "query.", inputs[query]);
-  if (s < 0 || q < 0) return s < 0 ? s : q;
+  mica_value s = e.support, q = e.query;
   /* sums and counts of each class */
   char classes[32];
   snprintf(classes, sizeof classes, "V=%lld", (long long)outputs);
-  mica_value sum = two(p, "class.sum", "scatter_add", classes, "x", s, "index", inputs[label]);
+  mica_value sum = two(p, "class.sum", "scatter_add", classes, "x", s, "index", e.label);
   mica_value ones = one(p, "class.one", "scale", "alpha=0 beta=1", "x", mica_program_slice(p, s, 0, 1));
-  mica_value count = two(p, "class.count", "scatter_add", classes, "x", ones, "index", inputs[label]);
+  mica_value count = two(p, "class.count", "scatter_add", classes, "x", ones, "index", e.label);
   mica_value mean = two(p, "class.mean", "div", NULL, "a", sum, "b", count);
   if (mean < 0) return mean;
   if (c->distance == COSINE) {

@@ -297,6 +297,21 @@ for _T in (5, 2):
     golden("short_conv", f"B=2 T={_T} C=3 W=4", {"x": (2, _T, 3), "w": (2, 4, 3), "state_in": (2, 3, 3)},
            saved=("state_out",))(short_conv)
 
+
+# ---- ridge regression ----
+def ridge(x, y, strength):
+    gram = x.mT @ x + strength[:, None, None] * torch.eye(x.shape[-1])
+    return torch.linalg.solve(gram, x.mT @ y).mT
+
+
+for _R, _I in ((4, 2), (2, 3)):
+    golden("ridge", f"B=2 R={_R} I={_I} O=2 label=none", {"x": (2, _R, _I), "y": (2, _R, 2), "ridge": (2,)}, out="w",
+           domain={"ridge": "positive"})(ridge)
+
+_LABEL = torch.tensor([[1, 0, 1], [2, -1, 0]])
+golden("ridge", "B=2 R=3 I=2 O=3 y=none", {"x": (2, 3, 2), "ridge": (2,)}, out="w", index={"label": _LABEL},
+       domain={"ridge": "positive"})(lambda x, k: ridge(x, (_LABEL[..., None] == torch.arange(3)).double(), k))
+
 # ---- feature maps ----
 def dpfp(x, nu):
     r = torch.cat([torch.relu(x), torch.relu(-x)], -1)

@@ -67,7 +67,7 @@ static double run_at(model *m, double *p, double *g, double *h) {
   return sum / m->feed.weight;
 }
 
-static void check(const char *config) {
+static void check_at(const char *config, double width) {
   model m;
   open_model(config, &m);
   int64_t n = m.graph.params;
@@ -78,7 +78,7 @@ static void check(const char *config) {
   for (int64_t i = 0; i < n; i++) slope += m.g[i] * m.d[i], length += fabs(m.g[i] * m.d[i]);
   /* two widths and Richardson's extrapolation: error of fourth order */
   for (int k = 0; k < 2; k++) {
-    double step = k ? 5e-5 : 1e-4;
+    double step = k ? width / 2 : width;
     for (int64_t i = 0; i < n; i++) moved[i] = m.p[i] + step * m.d[i];
     double up = run_at(&m, moved, ga, NULL);
     for (int64_t i = 0; i < n; i++) moved[i] = m.p[i] - step * m.d[i];
@@ -99,6 +99,8 @@ static void check(const char *config) {
   free(diff[1]);
   close_model(&m);
 }
+
+static void check(const char *config) { check_at(config, 1e-4); }
 
 #define JOB(family, model) "family: {" family "}\nmodel: {" model "}\nbatch: 3\ngrain: 3\nthreads: 1\n"
 #define REGRESSION "name: linear_regression, dim: 2, points: 5"
@@ -144,6 +146,20 @@ static void ragged_tasks(void **state) {
 static void perceptron(void **state) {
   (void)state;
   check(JOB(REGRESSION ", layout: shifted", "name: mlp, layers: 2, width: 7, activation: tanh"));
+}
+
+/* few-shot heads: derivatives through class means, and through the solution of a regression */
+static void episodes(void **state) {
+  (void)state;
+#define GLYPHS "name: few_shot_images, ways: 3, shots: 2, queries: 2"
+#define MANY ", blocks: 2, channels: 3"  /* 147 features of each of 6 examples */
+#define FEW ", blocks: 4, channels: 3"   /* 3 */
+  /* so near that no relu or maximum of thousands of pixels turns between */
+  const double near = 2e-7;
+  check_at(JOB(GLYPHS, "name: prototypes" FEW), near);
+  check_at(JOB(GLYPHS, "name: prototypes, distance: cosine" MANY), near);
+  check_at(JOB(GLYPHS, "name: ridge_head, ridge: 0.3" MANY), near);
+  check_at(JOB(GLYPHS, "name: ridge_head" FEW), near);
 }
 
 /* parameters are named as PyTorch would, with its shapes */
@@ -194,7 +210,8 @@ static void plans_are_tight(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = { cmocka_unit_test(transformers), cmocka_unit_test(mixers),
-                                      cmocka_unit_test(ragged_tasks), cmocka_unit_test(perceptron), cmocka_unit_test(names_of_parameters),
+                                      cmocka_unit_test(ragged_tasks), cmocka_unit_test(perceptron), cmocka_unit_test(episodes),
+                                      cmocka_unit_test(names_of_parameters),
                                       cmocka_unit_test(plans_are_tight) };
   return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
