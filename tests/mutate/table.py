@@ -103,7 +103,7 @@ FAULTS = {
         ("attention/attention_cpu_up.c", "attention", "lanes_in(&lse, p, INFINITY, u->lse);", "lanes_in(&lse, p, 0, u->lse);"),
         ("attention/attention_cpu_up.c", "attention", "for (int64_t h = u->h0; h < u->h1; h++) {", "for (int64_t h = u->h0; h < u->h0 + 1; h++) {"),
         ("attention/attention_cpu_up.c", "attention", "task < (sums ? a->B : b + 1)", "task < b + 1"),
-        ("attention/attention_cpu_up.c", "attention", "u->one_block && u->h1 - u->h0 == 1 &&", "u->one_block &&"),
+        ("attention/attention_cpu_up.c", "attention", "r.out.col == 1 && !r.out.add &&", "r.out.col == 1 &&"),
         ("attention/attention_plan_internal.h", "attention", "for (; !add && done < p->j1; done++)", "for (; !add && done < p->j0; done++)"),
     ],
     "embedding": [
