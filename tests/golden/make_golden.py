@@ -287,6 +287,27 @@ for _settings, _how in {"period=1": {}, "period=2 read=held": {"period": 2, "hel
         lambda *a, how=_how: gradient_memory(*a, **how))
 
 
+def mlp_memory(q, k, v, beta, decay, momentum, w1, w2, m1, m2):
+    out = []
+    for t in range(k.shape[1]):
+        x, y = k[:, t, :, :, None], v[:, t, :, :, None]
+        rate, keep, mu = (n[:, t, :, None, None] for n in (beta, decay, momentum))
+        z = w1.mT @ x
+        e = w2.mT @ F.silu(z) - y
+        s = torch.sigmoid(z)
+        g = (w2 @ e) * (s + z * s * (1 - s))
+        m1, m2 = mu * m1 - rate * x @ g.mT, mu * m2 - rate * F.silu(z) @ e.mT
+        w1, w2 = keep * w1 + m1, keep * w2 + m2
+        out.append((w2.mT @ F.silu(w1.mT @ q[:, t, :, :, None]))[..., 0])
+    return torch.stack(out, 1), w1, w2, m1, m2
+
+
+golden("mlp_memory", "B=2 T=3 H=2 K=3 F=4 V=2",
+       {"q": (2, 3, 2, 3), "k": (2, 3, 2, 3), "v": (2, 3, 2, 2), "beta": (2, 3, 2), "decay": (2, 3, 2), "momentum": (2, 3, 2),
+        "first_in": (2, 2, 3, 4), "second_in": (2, 2, 4, 2), "first_moment_in": (2, 2, 3, 4), "second_moment_in": (2, 2, 4, 2)},
+       out="out", saved=("first_out", "second_out", "first_moment_out", "second_moment_out"))(mlp_memory)
+
+
 def short_conv(x, w, state):
     past, rows = w.shape[1] - 1, torch.cat((state, x), 1)
     y = sum(w[:, j:j + 1] * rows[:, past - j:past - j + x.shape[1]] for j in range(past + 1))

@@ -203,8 +203,20 @@ FAULTS = {
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "return n % w->a->period == 0;", "return n == 0 || w->a->period == 1;"),
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "t ? F(state)(w, GM_STEP_A, t - 1) : F(state)(w, GM_A, block)", "t ? F(state)(w, GM_STEP_A, t - 1) : F(state)(w, GM_S, block)"),
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "F(clear)(dA, w->K, dA.ld);\n  }", "}"),
-        ("gradient_memory/gradient_memory.inc", "gradient_memory", "port->v.data && t.at ? F(view_get)(&t, at + i) : 0", "0"),
+        ("common/dual_ports.inc", "gradient_memory", "port->v.data && t.at ? F(view_get)(&t, at + i) : 0", "0"),
         ("gradient_memory/gradient_memory_cpu.c", "gradient_memory", "task < (sums ? a->B : b + 1)", "task < b + 1"),
+    ],
+    "mlp_memory": [
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "p * (3 * r + x * (r * r - 2 * p)) * z.t[i]", "p * (3 * r + x * (r * r - p)) * z.t[i]"),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(add_outer)(w->N, z, u, up->of[MM_W2]);", ""),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(mul)(dz.ld, z, F(at)(w, MM_BEND, 0), dz);", "F(mul)(dz.ld, z, slope, dz);"),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(put)(dh, 0, i, F(minus)(F(dot)(de.ld, F(row)(s->of[MM_W2], i), de)), 1);", ""),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(axpy)(du.ld, F(cell)(z, 0, i), F(row)(s->of[MM_W2], i), du);", ";"),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "      F(scale)(m.ld, momentum, m, m);", "      (void)m;"),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(token_read)(w, t, after);", "F(token_read)(w, t, s);"),
+        ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(states_at)(w, MM_KEPT, w->back ? i + 1 : 0)", "F(states_at)(w, MM_KEPT, w->back && i < 1 ? i + 1 : 0)"),
+        ("mlp_memory/mlp_memory_cpu.c", "mlp_memory", "task < (sums ? a->B : b + 1)", "task < b + 1"),
+        ("mlp_memory/mlp_memory_internal.h", "mlp_memory", "back && a->T > n ? (a->T + n - 1) / n : 1", "back && a->T > n ? a->T / n : 1"),
     ],
     # sequences no longer than a vector
     "memory_block": [
