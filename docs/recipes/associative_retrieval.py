@@ -5,10 +5,11 @@
 
 Trains docs/recipes/associative_retrieval.yaml for each number of keys, mixer, and with keys bound once or twice on
 average, and evaluates each on test tasks. Passes where, with more keys than a head's 16 key channels, the delta rule
-has a lower loss than additive linear attention, softmax attention is below additive linear attention, and with keys bound
-once it is not above the delta rule either (up to 0.01 nats). Keys bound anew ask more of softmax attention: it has to learn
-from positions which of two equal keys came later, while a delta rule overwrites. Finished runs in the folder are not trained
-again. Needs Python's standard library only.
+has a lower loss than additive linear attention, and softmax attention is the ceiling: below additive linear attention, and
+not above the delta rule by more than 0.01 nats. Softmax attention sees no order but by positions, and with keys bound anew
+the later of two equal keys counts: it gets scores that fall with the distance (positions=alibi), where learned positions
+would have to learn that for every pair of rows. Finished runs in the folder are not trained again. Needs Python's standard
+library only.
 """
 import json
 import math
@@ -20,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 KEYS, CHANNELS = (8, 16, 32), 16
 MIXERS = {"linear_attention": ("additive linear attention", "#d55e00"), "delta_rule": ("delta rule", "#0072b2"),
           "attention": ("softmax attention", "#009e73")}
+MORE = {"attention": ["model.positions=alibi"]}
 
 
 def run(mica, folder, mixer, keys, rebind, more):
@@ -29,7 +31,7 @@ def run(mica, folder, mixer, keys, rebind, more):
         settings = [f"model.mixer={mixer}", f"family.keys={keys}", f"family.values={keys}",
                     f"family.pairs={2 * keys if rebind else keys}", f"family.rebind={'yes' if rebind else 'no'}"]
         subprocess.run([mica, "train", os.path.join(HERE, "associative_retrieval.yaml"), "--out", out, "--quiet",
-                        *settings, *more], check=True)
+                        *settings, *MORE.get(mixer, []), *more], check=True)
     done = subprocess.run([mica, "eval", out, "--json"], check=True, capture_output=True, text=True)
     return json.loads(done.stdout)["loss"]
 
@@ -75,7 +77,7 @@ def main():
             if k > CHANNELS:
                 passed &= losses["delta_rule", k] < losses["linear_attention", k]
                 passed &= losses["attention", k] < losses["linear_attention", k]
-                passed &= rebind or losses["attention", k] < losses["delta_rule", k] + 0.01
+                passed &= losses["attention", k] < losses["delta_rule", k] + 0.01
         svg += panel(rebind * width, width, height, title, losses, (math.log2(KEYS[0]), math.log2(KEYS[-1])))
     with open(image, "w") as file:
         file.write("\n".join(svg + ["</svg>\n"]))

@@ -118,15 +118,31 @@ static mica_value finished(const site *s, mica_value y) {
 
 /* ---- kinds ---- */
 
-/* the matrix itself is the parameter; it is the initial state of every task */
+/* one more block of a matrix's columns; left -1: the first */
+static mica_value beside(const site *s, mica_value left, const char *block, int64_t columns, mica_init init,
+                         int32_t decay) {
+  int64_t shape[2] = { s->at->width, columns };
+  char path[96];
+  snprintf(path, sizeof path, "%s.%s", s->at->path, block);
+  mica_value right = mica_program_param(s->program, path, 2, shape, init, decay);
+  if (left < 0) return right;
+  snprintf(path, sizeof path, "%s.with_%s", s->at->path, block);
+  return mica_program_op(s->program, path, "concat", "axis=column", 2, (mica_bind[]){ { "a", left }, { "b", right } });
+}
+/* the matrix itself is the parameter; it is the initial state of every task. its features sum to 1, so what a column of
+ * rates starts from is a bias */
 static mica_value self_referential(const site *s) {
   int64_t D = s->at->width / s->at->heads, heads[2] = { s->at->heads, D }, shape[3] = { s->at->heads, D, 3 * D + 4 };
-  char path[96];
-  mica_init normal = { MICA_INIT_NORMAL, 1 / sqrt((double)D) };
-  snprintf(path, sizeof path, "%s.weight", s->at->path);
-  mica_value x = convolved(s, s->x, s->at->width);
+  double std = 1 / sqrt((double)D);
+  char settings[64];
+  snprintf(settings, sizeof settings, "alpha=%.9g", s->m->sharpness);
+  mica_value x = op1(s, "sharpness", "scale", settings, convolved(s, s->x, s->at->width));
+  mica_value w = beside(s, -1, "value", D, (mica_init){ MICA_INIT_NORMAL, std }, 1);
+  w = beside(s, w, "query_key", 2 * D, (mica_init){ MICA_INIT_NORMAL, s->m->key_init * std }, 1);
+  w = beside(s, w, "rate", 1, (mica_init){ MICA_INIT_CONSTANT, s->m->rate_init }, 0);
+  w = beside(s, w, "self_rate", 3, (mica_init){ MICA_INIT_CONSTANT, s->m->self_rate_init }, 0);
   mica_bind binds[] = { { "x", mica_program_reshape(s->program, x, 2, heads) },
-                        { "state_in", mica_program_param(s->program, path, 3, shape, normal, 1) } };
+                        { "state_in", mica_program_reshape(s->program, w, 3, shape) } };
   return mica_program_op(s->program, s->at->path, "srwm", NULL, 2, binds);
 }
 

@@ -11,7 +11,7 @@ enum { MICAH_MIXER_ATTENTION, MICAH_MIXER_LINEAR_ATTENTION, MICAH_MIXER_DELTA_RU
 /* what the keys below fill */
 typedef struct micah_mixer {
   int64_t kind, map, nu, features, unit, decay, period, read, conv;
-  double  max_rate, decay_init, momentum_init;
+  double  max_rate, decay_init, momentum_init, sharpness, key_init, rate_init, self_rate_init;
   int32_t normaliser, output_norm, gate;
 } micah_mixer;
 
@@ -43,8 +43,16 @@ typedef struct micah_mixer {
                   "gradient_memory: tokens whose gradients are taken at the same matrix"),                             \
   { "read", MICA_KEY_CHOICE, offsetof(config, member.read), "running", 0, 0, "running|held",                           \
     "gradient_memory: a token reads the matrix after it, or the one its period began with" },                          \
+  MICAH_MIXER_KEY(config, member, sharpness, MICA_KEY_REAL, "3", 0, 1e3, NULL,                                         \
+                  "srwm: what a token is multiplied by before the softmax over its channels"),                         \
+  MICAH_MIXER_KEY(config, member, key_init, MICA_KEY_REAL, "8", 0, 1e3, NULL,                                          \
+                  "srwm: standard deviation of the columns of queries and keys, in that of the columns of values"),    \
+  MICAH_MIXER_KEY(config, member, rate_init, MICA_KEY_REAL, "0", -20, 20, NULL,                                        \
+                  "srwm: what the sigmoid of the values' rate starts from"),                                           \
+  MICAH_MIXER_KEY(config, member, self_rate_init, MICA_KEY_REAL, "-3", -20, 20, NULL,                                  \
+                  "srwm: the same of the rates of queries, keys and rates"),                                           \
   MICAH_MIXER_KEY(config, member, conv, MICA_KEY_INT, "0", 0, 16, NULL,                                                \
-                  "memories: weights a channel of a causal convolution of queries, keys, values; 0: none, 4 is usual"), \
+                  "memories: weights a channel of a causal convolution of queries, keys and values; 0: none"),          \
   MICAH_MIXER_KEY(config, member, output_norm, MICA_KEY_BOOL, "yes", 0, 0, NULL,                                       \
                   "memories: scale each head's reading to the length of its size, with a gain a channel"),             \
   MICAH_MIXER_KEY(config, member, gate, MICA_KEY_BOOL, "no", 0, 0, NULL,                                               \
@@ -61,8 +69,9 @@ typedef struct micah_mixer_place {
 /* act(x w^T + b) + res under `path`; res -1: none */
 mica_value micah_model_linear(mica_program *program, mica_value x, int64_t from, int64_t to, double init, int32_t bias,
                               const char *settings, mica_value res, const char *path);
-/* rows (width) from rows (width) over one axis, any kind but MICAH_MIXER_ATTENTION. parameters: `path`.qkv (srwm: .weight,
- * (heads, D, 3 D + 4)), .rate, .decay, .norm, .gate. the projection back to the residual stream is the caller's. */
+/* rows (width) from rows (width) over one axis, any kind but MICAH_MIXER_ATTENTION. parameters: `path`.qkv, .rate,
+ * .decay, .momentum, .conv, .norm, .gate; of srwm blocks of columns: .value, .query_key, .rate, .self_rate. the projection
+ * back to the residual stream is the caller's. */
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x);
 
