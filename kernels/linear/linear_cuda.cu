@@ -177,7 +177,7 @@ static product_job w_job(const mica_linear_args *a, const dz_place &dz, bool hvp
   job.wide_out = !b_alone && by_four(job.out, NULL, a->I);
   job.sum_only = b_alone, job.tensor = !b_alone && by_tensor(a);
   if (b_alone || (b.data && same_groups(a, w, b))) job.sum = b;
-  job.chunk = a->O * a->I <= PRODUCT_SMALL ? PRODUCT_CHUNK_SMALL : PRODUCT_CHUNK;
+  job.chunk_bits = a->O * a->I <= PRODUCT_SMALL ? PRODUCT_CHUNK_BITS_SMALL : PRODUCT_CHUNK_BITS;
   job.span = 1;
   for (int s = 0; s < job.terms; s++)
     job.span = job.span && product_in_a_row(job.term[s].a.wire, job.term[s].a.offsets, a->R) &&

@@ -91,7 +91,7 @@ enum { PRODUCT_REDUCE_THREADS = 256 };
 /* sums of the chunks of groups that have several, in order */
 static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
     product_reduce(const __grid_constant__ product_job job) {
-  for (int64_t b = blockIdx.y; b < product_walked(job); b += gridDim.y) {
+  for (int64_t b = blockIdx.y; b < job.tasks; b += gridDim.y) {
     if (wire_follows(job.out, job.out_offsets, b)) continue;
     const int64_t end = product_group_end(job, b), place = wire_place(job.out, job.out_offsets, b);
     const int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (end - b) * job.K.longest;
@@ -99,14 +99,17 @@ static __global__ void __launch_bounds__(PRODUCT_REDUCE_THREADS)
     if (chunks < 2 || place < 0) continue;
     for (int64_t e = (int64_t)blockIdx.x * PRODUCT_REDUCE_THREADS + threadIdx.x;
          e < size + (job.sum.data ? job.M.longest : 0); e += (int64_t)gridDim.x * PRODUCT_REDUCE_THREADS) {
-      float sum = product_partial(job, b, 0)[e];
-      for (int64_t c = 1; c < chunks; c++) sum += product_partial(job, b, c)[e];
+      const float *at = product_partial(job, b, 0) + e; /* from the second chunk on each lies two partials on */
+      float        sum = *at;
+      at += product_partial_size(job);
+      for (int64_t c = 1; c < chunks; c++, at += 2 * product_partial_size(job)) sum += *at;
       if (e < size && job.sum_only) continue;
       if (e < size)
         wire_put(job.out, place + e / job.N.longest * job.out_row + e % job.N.longest * job.out_col, sum,
                     (job.out.flags & MICA_ADD) != 0);
       else product_save_sum(job, b, e - size, sum, false);
     }
+    if (gridDim.y == 1) break;
   }
 }
 /* the second launch, where a group may have two chunks */

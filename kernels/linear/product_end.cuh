@@ -128,7 +128,7 @@ static __device__ __forceinline__ void product_save_sum(const product_job &job, 
 static inline dim3 product_grid(const product_job &job, int64_t rows, int64_t cols) {
   const bool all = !job.out.slot && !job.out_offsets && !job.out.task_stride;
   int64_t    tiles = (job.M.longest * job.M.tasks + rows - 1) / rows * ((job.N.longest + cols - 1) / cols);
-  int64_t    most = job.partial ? (job.tasks * job.K.longest + job.chunk - 1) / job.chunk : 1;
+  int64_t    most = job.partial ? product_chunks(job, job.tasks * job.K.longest) : 1;
   if (job.out.slot && most > PRODUCT_CHUNK_BLOCKS) most = PRODUCT_CHUNK_BLOCKS;
   return dim3(micak_blocks(tiles, 1), all ? 1 : micak_task_blocks(job.tasks), most > 65535 ? 65535u : (unsigned)most);
 }

@@ -14,7 +14,7 @@
 #include "linear/linear.h"
 
 /* rows of a chunk: fewer where a result has but a few tiles, so that chunks fill the machine */
-enum { PRODUCT_CHUNK = 512, PRODUCT_CHUNK_SMALL = 128, PRODUCT_SMALL = 64 * 64, PRODUCT_CHUNK_BLOCKS = 32 };
+enum { PRODUCT_CHUNK_BITS = 9, PRODUCT_CHUNK_BITS_SMALL = 7, PRODUCT_SMALL = 64 * 64, PRODUCT_CHUNK_BLOCKS = 32 };
 
 /* an operand: element (x, k) of a task at its place + x * x_stride + k * k_stride */
 struct product_factor {
@@ -41,7 +41,7 @@ struct product_job {
   int64_t        tasks;
   product_size   M, N, K;
   product_term   term[2];
-  int32_t        chunk;                      /* span: rows of a chunk. it shows in the bits */
+  int32_t        chunk_bits;                 /* span: 2^chunk_bits rows a chunk. it shows in the bits */
   int32_t        terms, span, is_linear, wide_out, sum_only; /* sum_only: `out` gives the groups alone */
   int32_t        tensor;                     /* fp32 on the tensor cores: may depend on a task's shape alone */
   mica_wire      out;
@@ -87,12 +87,16 @@ static inline mica_status product_run(const product_job &job, void *stream) {
                       job.name);
   return bf16 ? product_run_bf16(job, stream) : product_run_f32(job, stream);
 }
+/* chunks of a group of so many rows */
+static __host__ __device__ __forceinline__ int64_t product_chunks(const product_job &job, int64_t rows) {
+  return rows <= 1 ? 1 : ((rows - 1) >> job.chunk_bits) + 1;
+}
 /* floats of scratch behind `partial` */
 static inline int64_t product_partial_floats(const product_job &job) {
   if (!job.span) return 0;
   const bool alone = !job.out.slot && job.out.task_stride != 0;
-  if ((alone ? 1 : job.tasks) * job.K.longest <= job.chunk) return 0;
-  int64_t buckets = (job.tasks * job.K.longest + job.chunk - 1) / job.chunk;
+  if (product_chunks(job, (alone ? 1 : job.tasks) * job.K.longest) == 1) return 0;
+  int64_t buckets = product_chunks(job, job.tasks * job.K.longest);
   return 2 * buckets * (job.M.longest * job.N.longest + job.M.longest);
 }
 
@@ -107,8 +111,6 @@ static __device__ __forceinline__ const E *product_at(const product_factor &f, i
   return place < 0 ? NULL : static_cast<const E *>(f.wire.data) + place;
 }
 
-/* tasks that the rows of the grid go through for the first of a group. a grid of one row: a group of all tasks */
-static __device__ __forceinline__ int64_t product_walked(const product_job &job) { return gridDim.y == 1 ? 1 : job.tasks; }
 /* tasks [b, end) of b's slot group; a warp looks at 32 at a time */
 static __device__ __forceinline__ int64_t product_group_end(const product_job &job, int64_t b) {
   if (!job.out.slot) return job.out_offsets || job.out.task_stride ? b + 1 : job.tasks;
@@ -119,17 +121,15 @@ static __device__ __forceinline__ int64_t product_group_end(const product_job &j
     if (differ) return at + __ffs(differ) - 1;
   }
 }
-/* chunks of a group, and where chunk c of the group that begins at task b lies in scratch: chunks begin
- * job.chunk rows apart within a group, so at most two that are not alone begin in one stretch of that length: a group's
- * last and
- * the next group's first */
-static __device__ __forceinline__ int64_t product_chunks(const product_job &job, int64_t rows) {
-  return rows > job.chunk ? (rows + job.chunk - 1) / job.chunk : 1;
+/* where chunk c of the group that begins at task b lies in scratch: chunks begin a chunk's rows apart within a group, so
+ * at most two that are not alone begin in one stretch of that length: a group's last and the next group's first */
+static __device__ __forceinline__ int64_t product_partial_size(const product_job &job) {
+  return job.M.longest * job.N.longest + job.M.longest;
 }
 static __device__ __forceinline__ float *product_partial(const product_job &job, int64_t b, int64_t c) {
   int64_t first = job.K.offsets ? job.K.offsets[b] - job.K.offsets[0] : b * job.K.longest;
-  int64_t bucket = (first + c * job.chunk) / job.chunk;
-  return job.partial + (2 * bucket + (c == 0)) * (job.M.longest * job.N.longest + job.M.longest);
+  int64_t bucket = (first >> job.chunk_bits) + c;
+  return job.partial + (2 * bucket + (c == 0)) * product_partial_size(job);
 }
 
 /* the steps of 16 (or more) terms of one tile: over the terms of a task or of a group's tasks */
@@ -146,8 +146,8 @@ struct product_walk {
     x = product_at<E>(job.term[s].b, b);
     if (job.span) {
       int64_t rows = job.K.offsets ? job.K.offsets[end] - job.K.offsets[b] : (int64_t)(end - b) * job.K.longest;
-      k = chunk * job.chunk;
-      k_end = (int)(k + job.chunk < rows ? k + job.chunk : rows);
+      k = chunk << job.chunk_bits;
+      k_end = (int)(k + (1 << job.chunk_bits) < rows ? k + (1 << job.chunk_bits) : rows);
     } else {
       k = 0, k_end = (int)product_count(job.K, b);
     }

@@ -12,7 +12,7 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
   enum { SLAB_LD = P::COLS + P::PAD };
   const int n_cols = (int)((job.N.longest + P::COLS - 1) / P::COLS);
   const int i0 = (int)blockIdx.x / n_cols * P::ROWS, j0 = (int)blockIdx.x % n_cols * P::COLS;
-  for (int b = (int)blockIdx.y; b < product_walked(job); b += (int)gridDim.y) {
+  for (int b = (int)blockIdx.y; b < job.tasks; b += (int)gridDim.y) {
     if (wire_follows(job.out, job.out_offsets, b)) continue;
     if (!LINEAR && wire_place(job.out, job.out_offsets, b) < 0) continue;
     const int end = (int)product_group_end(job, b);
@@ -53,6 +53,7 @@ static __device__ __forceinline__ void product_loop(const product_job &job, P &t
         __syncthreads();
       }
     }
+    if (gridDim.y == 1) break; /* one task, or one group of all: none to walk past */
   }
 }
 
