@@ -38,6 +38,13 @@ class Op(Case):
             self.assertEqual(out["x.d"], ([2, 1, 2], [10, 1, 20, 2]))
             self.assertEqual(out["b.d"], ([1], [3]))
 
+    def test_a_ridge_that_cannot_be_solved_spoils_its_own_task_alone(self):
+        values = {"x.v": ([2, 2, 1], [1, 1, 1, 1]), "y.v": ([2, 2, 1], [1, 3, 1, 3]), "ridge.v": ([2], [2, -1])}
+        for backend in ("ref", "cpu"):
+            w = self.run_face("ridge", "forward", values, "--backend", backend)["w.v"][1]
+            self.assertEqual(w[0], 1)
+            self.assertTrue(math.isnan(w[1]), w)
+
     def test_second_order_of_softplus_like(self):
         # y = tanh(x): td = y.d * f''(x) * t where y.td is zero
         x = 0.7
