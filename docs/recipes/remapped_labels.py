@@ -7,8 +7,8 @@ Trains docs/recipes/remapped_labels.yaml, where labels change at random rows, wi
 or of the delta rule, with and without a convolution of two tokens in front. Each is tested on sequences whose labels change
 every 16 rows, and its loss averaged over the rows of equal distance from the last change (the first 16 rows, before any
 change, left out). Passes where both memories behind a convolution have, with one of three seeds, taken up the new labels
-before the next change: a third of the loss of knowing nothing. Which of them is faster is printed, not demanded. Finished runs in the folder are not
-trained again. Needs Python's standard library only.
+before the next change: a third of the loss of knowing nothing. Which of them is faster is printed, not demanded. Finished
+runs in the folder are not trained again. Needs Python's standard library only.
 """
 import json
 import math
