@@ -1,4 +1,5 @@
 /* table of short_conv */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "short_conv/short_conv_internal.h"
@@ -56,6 +57,9 @@ SPLIT(backward_jvp, split_walk(a, MICA_TD, s))
 SPLIT(backward_taps, split_units(a, micak_groups(&a->w.d, a->B), s))
 SPLIT(backward_jvp_taps, split_units(a, micak_groups(&a->w.td, a->B), s))
 
+CUDA_SPLIT(cuda_split_backward, mica_short_conv_args, micak_sum_scratch(&a->w.d, a->B, a->W * a->C, SUM_CHUNK))
+CUDA_SPLIT(cuda_split_backward_jvp, mica_short_conv_args, micak_sum_scratch(&a->w.td, a->B, a->W * a->C, SUM_CHUNK))
+
 static void cost(const void *args, int face, double *flop, double *bytes) {
   static const double times[MICA_NFACE] = { 1, 2, 2, 4 };
   const mica_short_conv_args *a = args;
@@ -71,6 +75,7 @@ CPU_DISPATCH(short_conv_jvp)
 CPU_DISPATCH(short_conv_backward_jvp)
 CPU_DISPATCH(short_conv_backward_jvp_taps)
 REF_PROTOS(short_conv);
+CUDA_PROTOS(short_conv)
 static const mica_kernel kernels[] = {
   REF_KERNELS(short_conv),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_short_conv_forward_cpu, split_forward },
@@ -79,6 +84,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_short_conv_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_short_conv_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_short_conv_backward_jvp_taps_cpu, split_backward_jvp_taps },
+  CUDA_KERNELS_WITH(short_conv, MICA_F32, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(short_conv, MICA_BF16, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
 };
 
 static const mica_case cases[] = {
@@ -89,6 +96,7 @@ static const mica_case cases[] = {
   { "B=1 T=1 C=1 W=2", 0 },
   { "B=2 T=5 C=7 W=1 state_in=none state_out=none", 0 },
   { "B=1 T=20 C=3 W=16", 0 },
+  { "B=1 T=150 C=33 W=4", 0 },               /* more runs of 16 rows than lanes over them */
   { "B=1 T=100 C=130 W=4", MICA_CASE_SLOW },
   { "B=64 T=64 C=768 W=4 state_in=none state_out=none", MICA_CASE_BENCH },
 };

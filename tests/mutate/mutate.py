@@ -2,7 +2,8 @@
 """Plants the faults of table.py, one at a time, in a copy of the kernels and demands that check_ops turns red.
 
     mutate.py --build DIR --room layernorm [--room ...]   rooms or operations; --all for all
-Needs a build folder (Ninja) with check_ops built from these sources. Nothing in it, or in the sources, is changed.
+Needs a build folder (Ninja) with check_ops built from these sources; faults of CUDA sources are planted where it is one of
+the SIMT device (build/simt) and skipped elsewhere. Nothing in it, or in the sources, is changed.
 Exit code 1 when a fault survives, or when check_ops is red without any.
 """
 import argparse
@@ -39,12 +40,14 @@ class Build:
             self.flags = set(next((w for w in file if w.startswith("flags")), "").split())
         for line in done.stdout.splitlines():
             words = shlex.split(line)
-            if "-c" in words and words[words.index("-c") + 1].endswith(".c"):
+            if "-c" in words and words[words.index("-c") + 1].endswith((".c", ".cu")):
                 self.compile.setdefault(os.path.normpath(words[words.index("-c") + 1]), []).append(words)
             elif "bin/check_ops" in words:
                 self.link = [w for w in words if w not in (":", "&&")]
         if not self.link:
             stop(f"{folder}: no check_ops there; configure with -DMICA_TESTS=ON and Ninja, then build it")
+
+        self.cuda = any(s.endswith(".cu") for s in self.compile)
 
     def affected(self, name):
         """sources to compile again after a change in kernels/`name`: the file itself, or all that include it"""
@@ -175,6 +178,7 @@ def main():
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--room", action="append", default=[])
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--file", default="", metavar="TEXT", help="only faults of files whose name has this: .cu, _ref")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.all and not options.room:
@@ -185,10 +189,15 @@ def main():
     def runner(words):
         return subprocess.run(words, cwd=build.folder, capture_output=True, text=True)
 
-    def check(program, ops):
-        command = [program, "--op", ops, "--quick", "--stop", "--golden", golden]
+    def check(program, ops, cuda):
+        """how it is red; emulated kernels first with the fewest layouts"""
+        ways = [["--backend", "cuda", "--brief"], ["--backend", "cuda", "--quick"]] if cuda else [["--quick"]]
+        return next((how for how in (run(program, ops, way) for way in ways) if how), "")
+
+    def run(program, ops, way):
+        command = [program, "--op", ops, "--stop", "--golden", golden] + way
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         except subprocess.TimeoutExpired:
             return "hangs"
         if done.returncode == 0:
@@ -196,18 +205,24 @@ def main():
         red = [line for line in done.stdout.splitlines() if line.startswith("  RED")]
         return red[0].strip() if red else f"exit code {done.returncode}"
 
-    results, bad, clean = [], 0, {}
+    results, bad, skipped, clean = [], 0, 0, {}
     for room in rooms_of(options.room) if not options.all else FAULTS:
         for fault in FAULTS[room]:
             name, ops, old, new = fault[:4]
             which = fault[4] if len(fault) > 4 else 0
+            if options.file not in name:
+                continue
+            cuda = name.endswith((".cu", ".cuh"))
+            if cuda and not build.cuda:
+                skipped += 1
+                continue
             start = time.time()
             groups = groups_of(ops)
             for group in groups:
-                if group not in clean:
-                    clean[group] = check(os.path.join(build.folder, "bin", "check_ops"), group)
-                    if clean[group]:
-                        print(f"RED WITHOUT A FAULT {group}: {clean[group]}", file=sys.stderr)
+                if (group, cuda) not in clean:
+                    clean[group, cuda] = check(os.path.join(build.folder, "bin", "check_ops"), group, cuda)
+                    if clean[group, cuda]:
+                        print(f"RED WITHOUT A FAULT {group}: {clean[group, cuda]}", file=sys.stderr)
                         bad += 1
             with tempfile.TemporaryDirectory(prefix="mica-mutate-") as scratch:
                 shutil.copytree(os.path.join(SOURCES, "kernels"), os.path.join(scratch, "kernels"))
@@ -220,7 +235,7 @@ def main():
                     with open(path, "w") as file:
                         file.write(text)
                     program, why = build.check_ops(scratch, name, runner)
-                    red = {group: check(program, group) for group in groups} if program else {}
+                    red = {group: check(program, group, cuda) for group in groups} if program else {}
                     green = [group for group in groups if program and not red[group]]
                     verdict = "STALE" if not program else "SURVIVED" if green else "caught"
                     if program:
@@ -231,9 +246,10 @@ def main():
                 print(f"{verdict:9} {name:32} {old.strip()[:60]!r}  ({time.time() - start:.1f} s)\n          {why[:200]}", flush=True)
     caught = sum(r["verdict"] == "caught" for r in results)
     if options.json:
-        print(json.dumps({"faults": results, "caught": caught, "failed": bad}))
+        print(json.dumps({"faults": results, "caught": caught, "failed": bad, "skipped": skipped}))
     else:
-        print(f"{caught} of {len(results)} faults caught, {bad} failed")
+        more = f"; {skipped} of CUDA sources skipped: they need a build of the SIMT device" if skipped else ""
+        print(f"{caught} of {len(results)} faults caught, {bad} failed{more}")
     return 1 if bad else 0
 
 

@@ -6,7 +6,7 @@
 Every operation runs its bench cases once a face (check_ops --brief: one task, rows cut to what an emulator does in a
 moment), and others for kernels that no bench case launches; the optimizer runs a step of a recipe and its unit test.
 A row is one kernel, face and shape: of its launches the largest, of a room's operations on it the one that takes the most
-registers. Exit code 1 when a kernel was never launched, or asks for over 1.3 times the sectors or 1.2 times the
+registers. With --rooms the document's rows of other rooms stay as they are. Exit code 1 when a kernel was never launched, or asks for over 1.3 times the sectors or 1.2 times the
 shared-memory wavefronts that it needs and WHY has no sentence about it; WHY may not say more than is needed either.
 """
 import argparse
@@ -225,6 +225,17 @@ def table(rows):
     return out, over
 
 
+def merged(old, out, rooms):
+    """the document's lines with the rows of `rooms` from `out`"""
+    row, why = re.compile(r"\| (\w+): `"), re.compile(r"- `(\w+)`: ")
+    rows = sorted([l for l in old if row.match(l) and row.match(l)[1] not in rooms] + [l for l in out if row.match(l)],
+                  key=lambda l: row.match(l)[1])
+    sentences = {why.match(l)[1]: l for l in old + out if why.match(l)}
+    first = next(i for i, l in enumerate(out) if l.startswith("| ---"))
+    end = next(i for i, l in enumerate(out) if l.startswith("What asks for"))
+    return out[:first + 1] + rows + out[end - 1:end + 2] + [sentences[k] for k in sorted(sentences)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rooms")
@@ -239,6 +250,9 @@ def main():
     red += [line for k in sorted(over) if k not in WHY for line in over[k]]
     if not rooms:
         red += [f"WHY has a sentence about {k}, which asks for no more than it needs: take it out" for k in sorted(WHY) if k not in over]
+    if rooms and os.path.exists(o.doc):
+        with open(o.doc) as file:
+            out = merged(file.read().splitlines(), out, rooms)
     with open(o.doc, "w") as file:
         file.write("\n".join(out) + "\n")
     for line in red:
