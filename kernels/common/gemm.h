@@ -22,6 +22,7 @@ enum {
   GEMM_MR = 6, /* 12 of 16 registers hold results */
 #endif
   GEMM_NR = 2 * VW, /* columns of a panel */
+  GEMM_TURN = 4,    /* terms of a turn of the loop over packed rows */
   GEMM_KB = 256     /* terms of a block: fixed, it shows in the bits */
 };
 
@@ -108,22 +109,39 @@ GEMM_INLINE void gemm_term(int mr, int nv, const float *a, const float *b, vf (*
     if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
   }
 }
-/* the same with A packed: term k of rows 0 .. mr - 1 at a[k GEMM_MR]. one address serves all rows, and four terms a
+/* lines that are wanted next, in rows of `width` lines, `skip` floats from the end of one to the next. packed tiles bring
+ * them into the second cache, one every GEMM_TURN terms: many at once fill the few places where misses wait, and then the
+ * product waits, too */
+typedef struct gemm_ahead { const float *at; int64_t left, width, skip; } gemm_ahead;
+enum { GEMM_LINE = 16 };
+GEMM_INLINE void gemm_look_ahead(gemm_ahead *ahead) {
+  __builtin_prefetch(ahead->at, 0, 2);
+  ahead->at += GEMM_LINE;
+  if (--ahead->left == 0) {
+    ahead->at += ahead->skip;
+    ahead->left = ahead->width;
+  }
+}
+
+/* the same with A packed: term k of rows 0 .. mr - 1 at a[k GEMM_MR]. one address serves all rows, and several terms a
  * turn: a tenth faster where the copy is used for a hundred columns or more */
 GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, const float *b, float *c, int64_t ldc,
-                                  int add, const gemm_out *out) {
-  enum { TURN = 4 };
+                                  int add, const gemm_out *out, gemm_ahead *ahead) {
   vf sum[GEMM_MR][2];
+  gemm_ahead next = ahead ? *ahead : (gemm_ahead){ a, INT64_MAX, 0, 0 };
   GEMM_UNROLL
   for (int i = 0; i < mr; i++) {
     sum[i][0] = sum[i][1] = v_zero();
-    for (int h = 0; h < nv * VW; h += 16) __builtin_prefetch(out ? out->to[i] + out->at + h : c + i * ldc + h, 1);
+    for (int h = 0; h < nv * VW; h += GEMM_LINE)
+      __builtin_prefetch(out ? out->to[i] + out->at + h : c + i * ldc + h, 1);
   }
-  for (; kc >= TURN; kc -= TURN, a += TURN * GEMM_MR, b += TURN * GEMM_NR) {
+  for (; kc >= GEMM_TURN; kc -= GEMM_TURN, a += GEMM_TURN * GEMM_MR, b += GEMM_TURN * GEMM_NR) {
+    gemm_look_ahead(&next);
     GEMM_UNROLL
-    for (int k = 0; k < TURN; k++) gemm_term(mr, nv, a + k * GEMM_MR, b + k * GEMM_NR, sum);
+    for (int k = 0; k < GEMM_TURN; k++) gemm_term(mr, nv, a + k * GEMM_MR, b + k * GEMM_NR, sum);
   }
   for (; kc > 0; kc--, a += GEMM_MR, b += GEMM_NR) gemm_term(mr, nv, a, b, sum);
+  if (ahead) *ahead = next;
   gemm_tile_end(mr, nv, sum, c, ldc, add, out);
 }
 
@@ -138,15 +156,15 @@ GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, co
     gemm_tile_body(mr, nv, kc, a, step, b, ldb, c, ldc, add, out);                                                  \
   }                                                                                                                 \
   static void gemm_packed_##mr##_##nv(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,   \
-                                      const gemm_out *out) {                                                        \
-    gemm_packed_body(mr, nv, kc, a, b, c, ldc, add, out);                                                           \
+                                      const gemm_out *out, gemm_ahead *ahead) {                                     \
+    gemm_packed_body(mr, nv, kc, a, b, c, ldc, add, out, ahead);                                                           \
   }
 #define GEMM_TILE_PAIR(mr) GEMM_TILE(mr, 1) GEMM_TILE(mr, 2)
 GEMM_EACH_MR(GEMM_TILE_PAIR)
 typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb, float *c,
                              int64_t ldc, int add, const gemm_out *out);
 typedef void (*gemm_packed_fn)(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,
-                               const gemm_out *out);
+                               const gemm_out *out, gemm_ahead *ahead);
 /* by rows - 1, and by whether more than VW columns count */
 #define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
 #define GEMM_PACKED_ROW(mr) { gemm_packed_##mr##_1, gemm_packed_##mr##_2 },
@@ -303,16 +321,17 @@ static inline void gemm_panels(int64_t m, int64_t nn, int64_t kc, const float *c
   }
 }
 
-/* the same for packed rows: a as gemm_pack_rows leaves them, its panels `step` floats apart */
+/* the same for packed rows: a as gemm_pack_rows leaves them, its panels `step` floats apart. ahead: may be NULL */
 static inline void gemm_packed_panels(int64_t m, int64_t nn, int64_t kc, const float *a, int64_t step, const float *b,
-                                      int64_t stride, float *c, int64_t ldc, int add, const gemm_out *out) {
+                                      int64_t stride, float *c, int64_t ldc, int add, const gemm_out *out,
+                                      gemm_ahead *ahead) {
   gemm_out part = { 0 };
   for (int64_t i = 0; i < m; i += GEMM_MR, a += step) {
     int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
     if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
     const float *panel = b;
     for (int64_t j = 0; j < nn; j += GEMM_NR, panel += stride, part.at += GEMM_NR)
-      gemm_packed_tile[mr - 1][nn - j > VW](kc, a, panel, c + i * ldc + j, ldc, add, out ? &part : NULL);
+      gemm_packed_tile[mr - 1][nn - j > VW](kc, a, panel, c + i * ldc + j, ldc, add, out ? &part : NULL, ahead);
   }
 }
 

@@ -176,8 +176,10 @@ static int multiply_tile(const term *terms, int count, int64_t n, int64_t N, int
       int last = out && s == count - 1 && k + kc == t->K;
       gemm_out part;
       if (last) part = (gemm_out){ out->bias, out->res, out->to, from };
+      gemm_ahead next = { NULL, INT64_MAX, 0, 0 };
       if (t->packed) {
         w = packed_block(t->packed, t->K, N, from, k);
+        next.at = w + kc * ((nn + LINEAR_SHARE - 1) / LINEAR_SHARE * LINEAR_SHARE); /* blocks lie one after another */
       } else if (gemm_in_place(n, t->sk, t->sn, kc, nn)) {
         ldb = t->sk, stride = GEMM_NR;
       } else {
@@ -186,7 +188,7 @@ static int multiply_tile(const term *terms, int count, int64_t n, int64_t N, int
       }
       if (t->panels)
         gemm_packed_panels(n, nn, kc, t->panels + k * LINEAR_ROWS, kc * GEMM_MR, w, stride, c, LINEAR_COLS, written,
-                           last ? &part : NULL);
+                           last ? &part : NULL, next.at ? &next : NULL);
       else
         gemm_panels(n, nn, kc, t->a, k, 1, w, ldb, stride, c, LINEAR_COLS, written, last ? &part : NULL);
     }

@@ -104,8 +104,10 @@ static int64_t next_rows(const float *const *rows, int64_t kc) {
   int64_t step = (rows[1] - rows[0]);
   return rows[kc - 1] - rows[0] == (kc - 1) * step ? kc * step : 0;
 }
-static inline void foresee_row(const float *row, int64_t next, int64_t m) {
-  for (int64_t j = 0; j < m; j += 16) __builtin_prefetch((const char *)row + (next + j) * (int64_t)sizeof *row, 0, 2);
+/* columns of the rows that come after a block of rows `step` floats apart, kc of them; step 0: unknown, nothing */
+static gemm_ahead foresee(const float *row, int64_t next, int64_t kc, int64_t n) {
+  int64_t width = (n + GEMM_LINE - 1) / GEMM_LINE, step = next / kc;
+  return (gemm_ahead){ next ? row + next : NULL, width, width, step - width * GEMM_LINE };
 }
 
 typedef struct block {
@@ -145,19 +147,17 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
   for (int64_t j = 0; want_b && j < u->n_out; j++) u->b[j] += sum[j];
   if (!want_w) return;
   pack_x(x, xcol, kc, u->n_in, u->panels);
-  /* the rows of the next block come from memory while this one is multiplied: a few after each tile */
+  /* the rows of the next block come from memory while this one is multiplied: first dz, then x */
   int64_t next_dz = next_rows(dz, kc), next_x = xcol == 1 ? next_rows((const float *const *)x, kc) : 0;
-  int64_t tiles = ((u->n_out + GEMM_MR - 1) / GEMM_MR) * ((u->n_in + GEMM_NR - 1) / GEMM_NR);
-  int64_t each = (kc + tiles - 1) / tiles, k = 0;
+  gemm_ahead next[2] = { foresee(dz[0], next_dz, kc, u->n_out), foresee(x[0], next_x, kc, u->n_in) };
+  const float *end[2] = { next_dz ? dz[0] + 2 * next_dz : NULL, next_x ? x[0] + 2 * next_x : NULL };
+  int which = 0;
   for (int64_t i = 0; i < u->n_out; i += GEMM_MR)
     for (int64_t j = 0; j < u->n_in; j += GEMM_NR) {
       int64_t m = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR, n = u->n_in - j < GEMM_NR ? u->n_in - j : GEMM_NR;
+      while (which < 2 && next[which].at >= end[which]) which++;
       gemm_packed_panels(m, n, kc, u->packed + i / GEMM_MR * ROW_PANEL, 0, u->panels + j / GEMM_NR * GEMM_PANEL, 0,
-                         u->w + i * W_LD + j, W_LD, *written, NULL);
-      for (int64_t end = k + each < kc ? k + each : kc; k < end; k++) {
-        if (next_dz) foresee_row(dz[k], next_dz, u->n_out);
-        if (next_x) foresee_row(x[k], next_x, u->n_in);
-      }
+                         u->w + i * W_LD + j, W_LD, *written, NULL, which < 2 ? &next[which] : NULL);
     }
   *written = 1;
 }
