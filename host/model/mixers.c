@@ -165,10 +165,18 @@ static mica_value momentum_attention(const site *s, const mica_value part[3]) {
                                         { "b", mica_program_reshape(s->program, sum, 1, &s->at->width) } });
 }
 
+/* a layer of each head's network as every task begins with it */
+static mica_value layer(const site *s, const char *part, int64_t from, int64_t to) {
+  int64_t shape[3] = { s->at->heads, from, to };
+  char path[96];
+  snprintf(path, sizeof path, "%s.%s", s->at->path, part);
+  return mica_program_param(s->program, path, 3, shape, (mica_init){ MICA_INIT_NORMAL, 1 / sqrt((double)from) }, 1);
+}
+
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x) {
   static const char *const ops[] = { NULL, "linear_attention", "delta_rule", "gated_delta", NULL, NULL,
-                                     "gradient_memory" };
+                                     "gradient_memory", "mlp_memory" };
   const site s = { program, mixer, place, x };
   int64_t D = place->width / place->heads, K = features(mixer, D), heads[2] = { place->heads, D };
   if (mixer->kind == MICAH_MIXER_SRWM) return finished(&s, self_referential(&s));
@@ -179,7 +187,7 @@ mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, co
   for (int i = 0; i < 3; i++) part[i] = mica_program_slice(program, qkv, i * place->width, place->width);
   if (mixer->kind == MICAH_MIXER_MOMENTUM_ATTENTION)
     return finished(&s, mica_program_reshape(program, momentum_attention(&s, part), 2, heads));
-  mica_bind binds[6] = { { "q", featured(&s, "q", part[0]) },
+  mica_bind binds[8] = { { "q", featured(&s, "q", part[0]) },
                          { "k", featured(&s, "k", part[1]) },
                          { "v", mica_program_reshape(program, part[2], 2, heads) } };
   int32_t n = 3;
@@ -193,11 +201,18 @@ mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, co
   char settings[64] = "";
   if (mixer->kind == MICAH_MIXER_LINEAR_ATTENTION && mixer->normaliser)
     snprintf(settings, sizeof settings, "normalise=yes eps=1e-6");
-  if (mixer->kind == MICAH_MIXER_GRADIENT_MEMORY) {
+  int network = mixer->kind == MICAH_MIXER_MLP_MEMORY;
+  if (network || mixer->kind == MICAH_MIXER_GRADIENT_MEMORY) {
     binds[n++] = (mica_bind){ "decay", squashed(&s, "decay", place->heads, mixer->decay_init, 1) };
     binds[n++] = (mica_bind){ "momentum", squashed(&s, "momentum", place->heads, mixer->momentum_init, 1) };
+  }
+  if (mixer->kind == MICAH_MIXER_GRADIENT_MEMORY)
     snprintf(settings, sizeof settings, "period=%lld read=%s", (long long)mixer->period,
              mixer->read ? "held" : "running");
+  if (network) {
+    int64_t F = mixer->hidden ? mixer->hidden : 2 * D;
+    binds[n++] = (mica_bind){ "first_in", layer(&s, "first", K, F) };
+    binds[n++] = (mica_bind){ "second_in", layer(&s, "second", F, D) };
   }
   return finished(&s, mica_program_op(program, place->path, ops[mixer->kind], settings, n, binds));
 }

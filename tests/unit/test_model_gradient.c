@@ -130,6 +130,8 @@ static void mixers(void **state) {
   check(JOB(REGRESSION, SMALL ", mixer: momentum_attention, decay_init: 1, output_norm: no"));
   check(JOB(REGRESSION, SMALL ", mixer: gradient_memory, decay_init: -1, momentum_init: 1"));
   check(JOB(REGRESSION, SMALL ", mixer: gradient_memory, period: 3, read: held, gate: yes, conv: 2"));
+  check(JOB(REGRESSION, SMALL ", mixer: mlp_memory, decay_init: -1, momentum_init: 1"));
+  check(JOB(REGRESSION, SMALL ", mixer: mlp_memory, hidden: 3, feature_map: elu1, max_rate: 0.5"));
   check(JOB(REGRESSION, SMALL ", mixer: delta_rule, conv: 4"));
   check(JOB(REGRESSION, SMALL ", mixer: srwm, conv: 3"));
   check(JOB("name: associative_retrieval, keys: 3, values: 3, pairs: 4, rebind: yes",
