@@ -5,6 +5,13 @@ find_path(MICA_RANDOM123 Random123/philox.h REQUIRED)
 find_path(MICA_XXHASH xxhash.h REQUIRED)
 find_library(MICA_M m REQUIRED)
 
+# Omniglot as published: PNGs in zips
+pkg_check_modules(PUBLISHED IMPORTED_TARGET libpng libzip)
+set(MICA_PUBLISHED "")
+if(PUBLISHED_FOUND)
+  set(MICA_PUBLISHED PkgConfig::PUBLISHED)
+endif()
+
 set(MICA_HAVE_MPI OFF)
 if(NOT MICA_MPI STREQUAL "OFF")
   find_program(MICA_MPICC mpicc)

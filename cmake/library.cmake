@@ -57,14 +57,15 @@ endforeach()
 file(GLOB host_sources CONFIGURE_DEPENDS host/device/*.c host/program/*.c host/model/*.c host/adapt/*.c host/task/*.c
   host/io/*.c host/engine/*.c)
 add_library(mica_host OBJECT ${host_sources})
-target_link_libraries(mica_host PRIVATE mica_flags PkgConfig::YAML PkgConfig::CJSON)
+target_link_libraries(mica_host PRIVATE mica_flags PkgConfig::YAML PkgConfig::CJSON ${MICA_PUBLISHED})
+target_compile_definitions(mica_host PRIVATE $<$<BOOL:${PUBLISHED_FOUND}>:MICA_HAVE_PNG>)
 # tasks are drawn and predicted here: the same bits whatever the compiler likes to contract
 target_compile_options(mica_host PRIVATE -ffp-contract=off)
 
 # the rooms alone, for the drivers that check them before anything is built on them
 set(room_objects $<TARGET_OBJECTS:mica_ops> $<TARGET_OBJECTS:mica_ref> ${cpu_objects} ${cuda_objects})
 set(mica_objects ${room_objects} $<TARGET_OBJECTS:mica_host>)
-set(mica_links PkgConfig::YAML PkgConfig::CJSON ${MICA_GEMM_LIBRARIES} ${cuda_links} Threads::Threads ${CMAKE_DL_LIBS} ${MICA_M})
+set(mica_links PkgConfig::YAML PkgConfig::CJSON ${MICA_PUBLISHED} ${MICA_GEMM_LIBRARIES} ${cuda_links} Threads::Threads ${CMAKE_DL_LIBS} ${MICA_M})
 
 # the installed library exports the symbols of its public headers and nothing else; the tests and the program link the
 # objects themselves, so that they reach internals

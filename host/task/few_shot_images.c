@@ -19,7 +19,8 @@ typedef struct config {
   { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
 static const mica_key keys[] = {
   KEY(path, MICA_KEY_PATH, "", 0, 0, NULL,
-      "folder of Omniglot as 28 x 28 arrays with its index; empty: glyphs of strokes, new classes in every task"),
+      "folder of Omniglot, as published (images_background.zip ...) or as 28 x 28 arrays with an index; empty: glyphs of "
+      "strokes, new classes in every task"),
   KEY(ways, MICA_KEY_INT, "5", 2, 512, NULL, "classes of a task"),
   KEY(shots, MICA_KEY_INT, "1", 1, 512, NULL, "images of each class to learn from"),
   KEY(queries, MICA_KEY_INT, "15", 1, 512, NULL, "images of each class to be judged by"),

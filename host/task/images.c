@@ -8,8 +8,11 @@
 #include "host/io/file.h"
 #include "host/io/json.h"
 #include "host/io/npy.h"
+#include "host/task/images_published.h"
 
 enum { SIDE = MICAH_IMAGES_SIDE, PIXELS = MICAH_IMAGES_PIXELS };
+static const char *const arrays[] = { "omniglot28_background_u8.npy", "omniglot28_evaluation_u8.npy" };
+static const char *const parts[] = { "images_background", "images_evaluation" };
 
 void micah_images_close(micah_images *m) {
   free(m->pixels[0]);
@@ -91,18 +94,58 @@ static mica_status read_index(const char *folder, int64_t split, int32_t test, m
   return status;
 }
 
-mica_status micah_images_open(const char *folder, int64_t split, int32_t test, int runs, micah_images *m) {
-  static const char *const names[] = { "omniglot28_background_u8.npy", "omniglot28_evaluation_u8.npy" };
+static mica_status open_arrays(const char *folder, int64_t split, int32_t test, int runs, micah_images *m) {
   static const int64_t shape[] = { -1, SIDE, SIDE }, run_shape[] = { 20, 2, 20, SIDE, SIDE };
   static const int64_t label_shape[] = { 20, 20 };
   int64_t rows;
   mica_status status = MICA_OK;
-  memset(m, 0, sizeof *m);
   for (int i = 0; status >= 0 && i < 2; i++)
-    status = read_bytes(folder, names[i], 3, shape, &m->pixels[i], &m->images[i]);
+    status = read_bytes(folder, arrays[i], 3, shape, &m->pixels[i], &m->images[i]);
   if (status >= 0) status = read_index(folder, split, test, m);
   if (status >= 0 && runs) status = read_bytes(folder, "lake_runs28_u8.npy", 5, run_shape, &m->runs, &rows);
   if (status >= 0 && runs) status = read_bytes(folder, "lake_runs_label_u8.npy", 2, label_shape, &m->run_label, &rows);
+  return status;
+}
+
+/* Vinyals trains on the first 1,200 characters, background before evaluation, and tests on the other 423 */
+enum { CHARACTERS = 1623, VINYALS_TRAIN = 1200 };
+static mica_status open_published(const char *folder, int64_t split, int32_t test, int runs, micah_images *m) {
+  int64_t drawings[2] = { 0, 0 }, lake = split == MICAH_IMAGES_SPLIT_LAKE;
+  mica_status status = MICA_OK;
+  if (runs)
+    return mica_error(MICA_ERR_UNSUPPORTED, "%s: Lake's runs are read from lake_runs28_u8.npy and lake_runs_label_u8.npy, "
+                      "beside the images as 28 x 28 arrays", folder);
+  for (int i = 0; status >= 0 && i < 2; i++)
+    if (!lake || i == (test != 0))
+      status = micah_published_read(folder, parts[i], SIDE, &m->pixels[i], &m->images[i], &drawings[i]);
+  if (status < 0) return status;
+  m->drawings = drawings[drawings[0] == 0];
+  if (!lake && drawings[0] != drawings[1])
+    return mica_error(MICA_ERR_FORMAT, "%s: %lld drawings of a background character, %lld of an evaluation one, expected "
+                      "the same", folder, (long long)drawings[0], (long long)drawings[1]);
+  int64_t all = (m->images[0] + m->images[1]) / m->drawings;
+  if (!lake && all != CHARACTERS)
+    return mica_error(MICA_ERR_FORMAT, "%s: %lld characters, expected the %d that Vinyals' split is of; with a part of "
+                      "them take split: lake", folder, (long long)all, CHARACTERS);
+  int64_t first = lake || !test ? 0 : VINYALS_TRAIN, end = lake || test ? all : VINYALS_TRAIN;
+  m->first = malloc((size_t)(end - first + 1) * sizeof *m->first);
+  if (!m->first) return mica_error(MICA_ERR_MEMORY, "no memory for the classes of %s", folder);
+  for (int64_t i = first; i < end; i++) m->first[m->classes++] = i * m->drawings;
+  return MICA_OK;
+}
+
+mica_status micah_images_open(const char *folder, int64_t split, int32_t test, int runs, micah_images *m) {
+  char *path = micah_path_join(folder, arrays[0]);
+  int small = path && micah_path_kind(path) == MICAH_PATH_FILE;
+  free(path);
+  memset(m, 0, sizeof *m);
+  mica_status status;
+  if (small) status = open_arrays(folder, split, test, runs, m);
+  else if (micah_published_has(folder, parts[0]) || micah_published_has(folder, parts[1]))
+    status = open_published(folder, split, test, runs, m);
+  else
+    status = mica_error(MICA_ERR_IO, "%s: holds neither %s (images as 28 x 28 arrays) nor %s or %s.zip (as published)",
+                        folder, arrays[0], parts[0], parts[0]);
   if (status < 0) micah_images_close(m);
   return status;
 }

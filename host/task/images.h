@@ -18,9 +18,10 @@ typedef struct micah_images {
   uint8_t *run_label;            /* (20, 20) */
 } micah_images;
 
-/* a folder of omniglot28_background_u8.npy, omniglot28_evaluation_u8.npy and index.json; runs: with
- * lake_runs28_u8.npy and lake_runs_label_u8.npy. vinyals: 1,200 characters train, 423 test; lake: background train,
- * evaluation test. errors name file and reason. */
+/* Omniglot from a folder: omniglot28_background_u8.npy, omniglot28_evaluation_u8.npy and index.json (runs: with
+ * lake_runs28_u8.npy and lake_runs_label_u8.npy), or images_background and images_evaluation as published, zips or
+ * folders. vinyals: 1,200 characters train, 423 test; lake: background train, evaluation test. errors name file and
+ * reason. */
 mica_status    micah_images_open(const char *folder, int64_t split, int32_t test, int runs, micah_images *out);
 void           micah_images_close(micah_images *images);
 const uint8_t *micah_images_get(const micah_images *images, int64_t image);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "host/io/file.h"
 #include "host/io/npy.h"
 #include "host/task/images.h"
 
@@ -170,10 +171,81 @@ static void wrong_settings_are_named(void **state) {
   refused("few_shot_images", settings, "20 classes");
 }
 
+/* ---- as published: golden/omniglot, made with Pillow (make_omniglot.py) ---- */
+
+static int published(const char *path, int64_t split, int test, micah_images *m) {
+  mica_status status = micah_images_open(path, split, test, 0, m);
+  if (status == MICA_ERR_UNSUPPORTED && strstr(mica_last_error(), "without libpng")) {
+    print_message("skipped: built without libpng and libzip\n");
+    skip();
+  }
+  return status;
+}
+
+static void published_images_are_what_pillow_makes(void **state) {
+  (void)state;
+  for (int test = 0; test < 2; test++) { /* a zip, with leftovers beside the drawings; a folder */
+    micah_images m;
+    micah_array  want = { 0 };
+    assert_int_equal(published(MICA_TEST_DIR "/golden/omniglot", MICAH_IMAGES_SPLIT_LAKE, test, &m), MICA_OK);
+    assert_int_equal(micah_npy_read(test ? MICA_TEST_DIR "/golden/omniglot/expected_evaluation.npy"
+                                         : MICA_TEST_DIR "/golden/omniglot/expected_background.npy", &want), MICA_OK);
+    assert_int_equal(m.drawings, 3);
+    assert_int_equal(m.classes * m.drawings, want.shape[0]);
+    for (int64_t c = 0; c < m.classes; c++) {
+      assert_int_equal(m.first[c], c * m.drawings);
+      for (int64_t d = 0; d < m.drawings; d++)
+        assert_memory_equal(micah_images_get(&m, m.first[c] + d), (uint8_t *)want.data + (m.first[c] + d) * PIXELS, PIXELS);
+    }
+    micah_array_free(&want);
+    micah_images_close(&m);
+  }
+  refused("few_shot_images", "path: " MICA_TEST_DIR "/golden/omniglot\n", "5 characters, expected the 1623");
+}
+
+/* a character's second drawing in a folder laid out as published */
+static void write_drawing(const char *name, const char *bytes, size_t size) {
+  char path[300];
+  snprintf(path, sizeof path, "%s/images_background/[A]/character01", folder);
+  assert_int_equal(micah_path_mkdirs(path), MICA_OK);
+  snprintf(path, sizeof path, "%s/images_background/[A]/character01/%s.png", folder, name);
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  assert_int_equal(fwrite(bytes, 1, size, file), size);
+  assert_int_equal(fclose(file), 0);
+}
+
+static void a_published_image_that_is_none_is_named(void **state) {
+  (void)state;
+  char   *png = NULL, command[300];
+  int64_t size = 0;
+  micah_images m;
+  char   whole[64];
+  strcpy(whole, folder);
+  strcpy(folder, "/tmp/mica_published_[XXXXXX");
+  assert_non_null(mkdtemp(folder));
+  assert_int_equal(micah_file_read(MICA_TEST_DIR "/golden/omniglot/images_evaluation/Gamma/character01/0001_01.png",
+                                   1 << 20, &png, &size), MICA_OK);
+  write_drawing("0001_01", png, (size_t)size);
+  assert_int_equal(published(folder, MICAH_IMAGES_SPLIT_LAKE, 0, &m), MICA_OK); /* brackets are no pattern */
+  assert_int_equal(m.images[0], 1);
+  micah_images_close(&m);
+  write_drawing("0001_02", png, (size_t)size / 2);
+  assert_int_equal(published(folder, MICAH_IMAGES_SPLIT_LAKE, 0, &m), MICA_ERR_FORMAT);
+  assert_non_null(strstr(mica_last_error(), "[A]/character01/0001_02.png: "));
+  assert_int_equal(published(folder, MICAH_IMAGES_SPLIT_LAKE, 1, &m), MICA_ERR_FORMAT); /* no evaluation part */
+  assert_non_null(strstr(mica_last_error(), "images_evaluation"));
+  free(png);
+  snprintf(command, sizeof command, "rm -r '%s'", folder);
+  assert_int_equal(system(command), 0);
+  strcpy(folder, whole);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(splits_have_their_classes), cmocka_unit_test(glyphs_are_alike_within_a_class),
-    cmocka_unit_test(wrong_settings_are_named),
+    cmocka_unit_test(wrong_settings_are_named), cmocka_unit_test(published_images_are_what_pillow_makes),
+    cmocka_unit_test(a_published_image_that_is_none_is_named),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
