@@ -6,7 +6,7 @@
 #include "host/model/mixers.h"
 
 typedef struct config {
-  int64_t layers, width, heads, positions, norm, activation, mask, prefix, window, max_length;
+  int64_t layers, width, heads, positions, norm, activation, mask, prefix, window, max_length, adapter_rank;
   double  mlp, init, eps;
   int32_t bias;
   micah_mixer mixer;
@@ -37,6 +37,9 @@ static const mica_key keys[] = {
   KEY(bias, MICA_KEY_BOOL, "yes", 0, 0, NULL, "biases in linear maps and layernorm"),
   KEY(init, MICA_KEY_REAL, "0.02", 0, 10, NULL,
       "standard deviation of initial weights; residual projections have 1/sqrt(2 layers) of it"),
+  KEY(adapter_rank, MICA_KEY_INT, "0", 0, 65536, NULL,
+      "each linear map of a block gets x A^T B^T of this rank added (Hu et al. 2021), B zero at first; 0: none. "
+      "inner.trained=*.lora_* adapts these alone"),
   MICAH_MIXER_KEYS(config, mixer),
 };
 
@@ -52,10 +55,18 @@ static mica_value norm(mica_program *p, const config *c, mica_value x, const cha
   return mica_program_op(p, path, ops[c->norm], settings, n, binds);
 }
 
-/* act(x w^T + b) + res; res -1: none */
+/* x w^T + b + res, with what adapters add; res -1: none */
 static mica_value linear(mica_program *p, const config *c, mica_value x, int64_t from, int64_t to, double scale,
-                         const char *settings, mica_value res, const char *path) {
-  return micah_model_linear(p, x, from, to, scale, c->bias, settings, res, path);
+                         mica_value res, const char *path) {
+  mica_value y = micah_model_linear(p, x, from, to, scale, c->bias, NULL, res, path);
+  if (!c->adapter_rank || y < 0) return y;
+  mica_init normal = { MICA_INIT_NORMAL, 1 / sqrt((double)from) }, zero = { MICA_INIT_ZERO, 0 };
+  mica_value w[] = { micah_model_param(p, normal, c->adapter_rank, from, "%s.lora_A.weight", path),
+                     micah_model_param(p, zero, to, c->adapter_rank, "%s.lora_B.weight", path) };
+  char place[2][96];
+  for (int i = 0; i < 2; i++) snprintf(place[i], sizeof place[i], "%s.lora_%c", path, "AB"[i]);
+  x = mica_program_op(p, place[0], "linear", NULL, 2, (mica_bind[]){ { "x", x }, { "w", w[0] } });
+  return mica_program_op(p, place[1], "linear", NULL, 3, (mica_bind[]){ { "x", x }, { "w", w[1] }, { "res", y } });
 }
 
 static mica_value attention(mica_program *p, const config *c, mica_value x, int64_t layer) {
@@ -95,18 +106,18 @@ static mica_value block(mica_program *p, const config *c, mica_value x, int64_t 
   for (int i = 0; i < 7; i++) snprintf(path[i], sizeof path[i], "blocks.%lld.%s", (long long)layer, parts[i]);
   mica_value h = norm(p, c, x, path[0]);
   if (c->mixer.kind == MICAH_MIXER_ATTENTION) {
-    h = attention(p, c, linear(p, c, h, width, 3 * width, c->init, NULL, -1, path[1]), layer);
+    h = attention(p, c, linear(p, c, h, width, 3 * width, c->init, -1, path[1]), layer);
   } else {
     char mixer[64];
     snprintf(mixer, sizeof mixer, "blocks.%lld.mixer", (long long)layer);
     h = micah_model_mixer(p, &c->mixer, &(micah_mixer_place){ width, c->heads, c->init, c->bias, mixer }, h);
   }
-  x = linear(p, c, h, width, width, residual, NULL, x, path[2]);
+  x = linear(p, c, h, width, width, residual, x, path[2]);
   h = norm(p, c, x, path[3]);
-  h = linear(p, c, h, width, hidden, c->init, NULL, -1, path[4]);
+  h = linear(p, c, h, width, hidden, c->init, -1, path[4]);
   /* an operation of its own: its value is cheap to compute again on the way back, the product before it is not */
   h = mica_program_op(p, path[5], act[c->activation][0], act[c->activation][1], 1, (mica_bind[]){ { "x", h } });
-  return linear(p, c, h, hidden, width, residual, NULL, x, path[6]);
+  return linear(p, c, h, hidden, width, residual, x, path[6]);
 }
 
 static mica_value build(mica_program *p, const void *settings, const mica_field *fields, const mica_value *inputs,
@@ -137,7 +148,7 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   }
   for (int64_t i = 0; x >= 0 && i < c->layers; i++) x = block(p, c, x, i);
   x = norm(p, c, x, "ln_f");
-  return linear(p, c, x, c->width, outputs, c->init, NULL, -1, "read_out");
+  return micah_model_linear(p, x, c->width, outputs, c->init, c->bias, NULL, -1, "read_out");
 }
 
 const mica_model micah_model_transformer = {

@@ -104,6 +104,16 @@ static void exact_methods(void **state) {
   }
 }
 
+/* low-rank adapters of a transformer as what adapts: derivatives to the weights below them, too */
+static void low_rank_adapters(void **state) {
+  (void)state;
+  config_file("family: {name: few_shot_sinusoid, support: 4, query: 3}\n"
+              "model: {name: transformer, layers: 1, width: 8, heads: 2, mlp: 1.5, init: 0.3, positions: none, mask: full, "
+              "adapter_rank: 2}\n"
+              "inner: {steps: 3, lr: 0.1, trained: '*.lora_*'}\nsteps: 2\nbatch: 4\ngrain: 4\nthreads: 1\n");
+  check_differences(NULL, 0, "", 1e-6);
+}
+
 /* the support loss of the network by hand, mean over its points, summed over tasks */
 static double by_hand(const micah_safetensors *file, const double *w0, const double *b0, const double *w1,
                       const double *b1) {
@@ -307,7 +317,7 @@ static void wrong_settings(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exact_methods), cmocka_unit_test(directions_without_a_query),
+    cmocka_unit_test(exact_methods), cmocka_unit_test(low_rank_adapters), cmocka_unit_test(directions_without_a_query),
     cmocka_unit_test(zero_order_is_near), cmocka_unit_test(same_bits),
     cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
   };

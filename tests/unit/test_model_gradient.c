@@ -114,6 +114,7 @@ static void transformers(void **state) {
   check(JOB("name: categorical, symbols: 5, length: 9", SMALL ", positions: rotary"));
   check(JOB("name: categorical, symbols: 2, length: 6", SMALL ", positions: learned, norm: rmsnorm"));
   check(JOB(REGRESSION, SMALL ", positions: alibi"));
+  check(JOB(REGRESSION, SMALL ", adapter_rank: 2"));
 }
 
 /* memories in place of attention, with each of their features and layer variants */
