@@ -5,11 +5,12 @@
 #include <string.h>
 
 extern const mica_model micah_model_transformer, micah_model_mlp, micah_model_conv_net, micah_model_prototypes,
-    micah_model_ridge_head;
+    micah_model_ridge_head, micah_model_logistic_head;
 extern const mica_loss  micah_loss_mse, micah_loss_cross_entropy;
 
 static const mica_model *const models[] = { &micah_model_transformer, &micah_model_mlp, &micah_model_conv_net,
-                                            &micah_model_prototypes, &micah_model_ridge_head };
+                                            &micah_model_prototypes, &micah_model_ridge_head,
+                                            &micah_model_logistic_head };
 static const mica_loss *const  losses[] = { &micah_loss_mse, &micah_loss_cross_entropy };
 
 mica_status micah_register_models(mica_context *context) {

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "common/isa.h"
+#include "common/task_matrix.h"
 #include "ridge/ridge_internal.h"
 
 /* one task. matrices by rows */
@@ -16,68 +17,25 @@ typedef struct task {
   int     good;
 } task;
 
-/* sums in an order that the length alone sets */
-enum { LANES = 8 };
-static double dot(const double *x, const double *y, int64_t n) {
-  double s[LANES] = { 0 }, sum = 0;
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES)
-    for (int k = 0; k < LANES; k++) s[k] += x[i + k] * y[i + k];
-  for (; i < n; i++) sum += x[i] * y[i];
-  return sum + (((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])));
-}
-static void axpy(double f, const double *restrict x, double *restrict y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] += f * x[i];
-}
-
-static void load(const micak_plane *p, int64_t rows, int64_t columns, double *to) {
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < columns; c++) to[r * columns + c] = p->at ? (double)p->at[r * p->row + c * p->col] : 0;
-}
 static void load_rows(const mica_port *port, int bit, const task *t, int64_t columns, double *to) {
-  micak_plane p = micak_plane_rows(micak_wire((mica_port *)(uintptr_t)port, bit), port->offsets, t->b);
-  load(&p, t->R, columns, to);
+  micak_plane p = task_plane(port, bit, t->b);
+  task_load(&p, t->R, columns, to);
 }
-/* y, or one-hot rows of the labels, which run() has checked */
-static void load_y(const task *t, double *to) {
-  if (!t->a->label.v.data) {
-    load_rows(&t->a->y, MICA_V, t, t->O, to);
-    return;
-  }
-  micak_index_row label = micak_index_row_of(&t->a->label, t->b);
-  memset(to, 0, (size_t)(t->R * t->O) * sizeof *to);
-  for (int64_t r = 0; r < t->R; r++) {
-    int64_t o = micak_index_in(&label, r);
-    if (o >= 0) to[r * t->O + o] = 1;
-  }
-}
+static void load_y(const task *t, double *to) { task_targets(&t->a->y, &t->a->label, t->b, t->R, t->O, to); }
 static void load_w(const task *t, int bit, double *to) {
   micak_plane p = micak_plane_rows(micak_wire((mica_port *)(uintptr_t)&t->a->w, bit), NULL, t->b);
-  load(&p, t->O, t->I, to);
-}
-static double load_ridge(const task *t, int bit) {
-  micak_plane p = micak_plane_at(micak_wire((mica_port *)(uintptr_t)&t->a->ridge, bit), NULL, t->b, 0, 0);
-  return (double)micak_cell(&p, 0);
-}
-static void save(const micak_plane *p, int64_t rows, int64_t columns, const double *from) {
-  for (int64_t r = 0; p->at && r < rows; r++)
-    for (int64_t c = 0; c < columns; c++) {
-      float *at = p->at + r * p->row + c * p->col;
-      *at = (p->add ? *at : 0) + (float)from[r * columns + c];
-    }
+  task_load(&p, t->O, t->I, to);
 }
 static void save_rows(const mica_port *port, int bit, const task *t, int64_t columns, const double *from) {
-  micak_plane p = micak_plane_rows(micak_wire((mica_port *)(uintptr_t)port, bit), port->offsets, t->b);
-  save(&p, t->R, columns, from);
+  micak_plane p = task_plane(port, bit, t->b);
+  task_save(&p, t->R, columns, from);
 }
 static void save_w(const task *t, int bit, const double *from) {
   micak_plane p = micak_plane_rows(micak_wire((mica_port *)(uintptr_t)&t->a->w, bit), NULL, t->b);
-  save(&p, t->O, t->I, from);
+  task_save(&p, t->O, t->I, from);
 }
-static void save_ridge(const task *t, int bit, double value) {
-  micak_plane p = micak_plane_at(micak_wire((mica_port *)(uintptr_t)&t->a->ridge, bit), NULL, t->b, 0, 0);
-  micak_put_cell(&p, 0, (float)value);
-}
+static double load_ridge(const task *t, int bit) { return task_number(&t->a->ridge, bit, t->b); }
+static void save_ridge(const task *t, int bit, double value) { task_save_number(&t->a->ridge, bit, t->b, value); }
 
 /* x, ridge and the factor of the smaller system */
 static task task_of(const mica_exec *exec, const mica_ridge_args *a, int64_t b) {
@@ -98,43 +56,29 @@ static task task_of(const mica_exec *exec, const mica_ridge_args *a, int64_t b) 
   int64_t n = t.n;
   if (t.R < t.I) {
     for (int64_t i = 0; i < n; i++)
-      for (int64_t j = 0; j <= i; j++) L[i * n + j] = dot(t.x + i * t.I, t.x + j * t.I, t.I);
+      for (int64_t j = 0; j <= i; j++) L[i * n + j] = task_dot(t.x + i * t.I, t.x + j * t.I, t.I);
   } else {
     memset(L, 0, (size_t)(n * n) * sizeof *L);
     for (int64_t r = 0; r < t.R; r++)
-      for (int64_t i = 0; i < n; i++) axpy(t.x[r * n + i], t.x + r * n, L + i * n, i + 1);
+      for (int64_t i = 0; i < n; i++) task_axpy(t.x[r * n + i], t.x + r * n, L + i * n, i + 1);
   }
-  for (int64_t i = 0; i < n; i++) {
-    L[i * n + i] += t.ridge;
-    for (int64_t j = 0; j < i; j++) L[i * n + j] = (L[i * n + j] - dot(L + i * n, L + j * n, j)) / L[j * n + j];
-    double d = L[i * n + i] - dot(L + i * n, L + i * n, i);
-    if (!(d > 0)) t.good = 0;
-    L[i * n + i] = sqrt(d);
-  }
+  for (int64_t i = 0; i < n; i++) L[i * n + i] += t.ridge;
+  t.good &= task_factor(L, n);
   return t;
 }
 
-static void substitute(const task *t, double *m) {
-  const double *L = t->L;
-  int64_t n = t->n;
-  for (int64_t i = 0; i < n; i++) m[i] = (m[i] - dot(L + i * n, m, i)) / L[i * n + i];
-  for (int64_t i = n - 1; i >= 0; i--) {
-    m[i] /= L[i * n + i];
-    axpy(-m[i], L + i * n, m, i);
-  }
-}
 /* rows of m (O x I) := m G^-1 */
 static void solve(const task *t, double *m) {
   for (int64_t o = 0; o < t->O; o++, m += t->I) {
     if (!t->good) {
       for (int64_t i = 0; i < t->I; i++) m[i] = (double)NAN;
     } else if (t->R < t->I) {
-      for (int64_t r = 0; r < t->R; r++) t->z[r] = dot(t->x + r * t->I, m, t->I);
-      substitute(t, t->z);
-      for (int64_t r = 0; r < t->R; r++) axpy(-t->z[r], t->x + r * t->I, m, t->I);
+      for (int64_t r = 0; r < t->R; r++) t->z[r] = task_dot(t->x + r * t->I, m, t->I);
+      task_substitute(t->L, t->n, t->z);
+      for (int64_t r = 0; r < t->R; r++) task_axpy(-t->z[r], t->x + r * t->I, m, t->I);
       for (int64_t i = 0; i < t->I; i++) m[i] /= t->ridge;
     } else {
-      substitute(t, m);
+      task_substitute(t->L, t->n, m);
     }
   }
 }
@@ -142,24 +86,22 @@ static void solve(const task *t, double *m) {
 /* to (R x O) += sign x m^T */
 static void apply(const task *t, double sign, const double *x, const double *m, double *to) {
   for (int64_t r = 0; r < t->R; r++)
-    for (int64_t o = 0; o < t->O; o++) to[r * t->O + o] += sign * dot(x + r * t->I, m + o * t->I, t->I);
+    for (int64_t o = 0; o < t->O; o++) to[r * t->O + o] += sign * task_dot(x + r * t->I, m + o * t->I, t->I);
 }
 /* m (O x I) += sign c^T x */
 static void gather(const task *t, double sign, const double *c, const double *x, double *m) {
   for (int64_t r = 0; r < t->R; r++)
-    for (int64_t o = 0; o < t->O; o++) axpy(sign * c[r * t->O + o], x + r * t->I, m + o * t->I, t->I);
+    for (int64_t o = 0; o < t->O; o++) task_axpy(sign * c[r * t->O + o], x + r * t->I, m + o * t->I, t->I);
 }
 /* x (R x I) += sign c m */
 static void spread(const task *t, double sign, const double *c, const double *m, double *x) {
   for (int64_t r = 0; r < t->R; r++)
-    for (int64_t o = 0; o < t->O; o++) axpy(sign * c[r * t->O + o], m + o * t->I, x + r * t->I, t->I);
+    for (int64_t o = 0; o < t->O; o++) task_axpy(sign * c[r * t->O + o], m + o * t->I, x + r * t->I, t->I);
 }
-static void clear(double *m, int64_t n) { memset(m, 0, (size_t)n * sizeof *m); }
-
 static void forward(const task *t) {
   double *y = t->thin[0], *V = t->wide[0];
   load_y(t, y);
-  clear(V, t->O * t->I);
+  task_clear(V, t->O * t->I);
   gather(t, 1, y, t->x, V);
   solve(t, V);
   save_w(t, MICA_V, V);
@@ -173,10 +115,10 @@ static void jvp(const task *t) {
   load_rows(&t->a->y, MICA_T, t, t->O, f);
   apply(t, -1, t->x, V, e);
   apply(t, -1, t->xt, V, f);
-  clear(Vt, t->O * t->I);
+  task_clear(Vt, t->O * t->I);
   gather(t, 1, e, t->xt, Vt);
   gather(t, 1, f, t->x, Vt);
-  axpy(-load_ridge(t, MICA_T), V, Vt, t->O * t->I);
+  task_axpy(-load_ridge(t, MICA_T), V, Vt, t->O * t->I);
   solve(t, Vt);
   save_w(t, MICA_T, Vt);
 }
@@ -188,14 +130,14 @@ static void backward(const task *t) {
   load_y(t, e);
   solve(t, Q);
   apply(t, -1, t->x, V, e);
-  clear(c, t->R * t->O);
+  task_clear(c, t->R * t->O);
   apply(t, 1, t->x, Q, c);
-  clear(dx, t->R * t->I);
+  task_clear(dx, t->R * t->I);
   spread(t, 1, e, Q, dx);
   spread(t, -1, c, V, dx);
   save_rows(&t->a->x, MICA_D, t, t->I, dx);
   save_rows(&t->a->y, MICA_D, t, t->O, c);
-  save_ridge(t, MICA_D, -dot(Q, V, t->O * t->I));
+  save_ridge(t, MICA_D, -task_dot(Q, V, t->O * t->I));
 }
 
 static void backward_jvp(const task *t) {
@@ -209,11 +151,11 @@ static void backward_jvp(const task *t) {
   load_y(t, e);
   load_rows(&t->a->y, MICA_T, t, t->O, et);
   solve(t, Q);
-  clear(c, t->R * t->O);
-  clear(ct, t->R * t->O);
+  task_clear(c, t->R * t->O);
+  task_clear(ct, t->R * t->O);
   apply(t, 1, x, Q, c);
   apply(t, 1, xt, Q, ct);
-  axpy(-load_ridge(t, MICA_T), Q, Qt, t->O * t->I); /* G.t Q is taken off */
+  task_axpy(-load_ridge(t, MICA_T), Q, Qt, t->O * t->I); /* G.t Q is taken off */
   gather(t, -1, c, xt, Qt);
   gather(t, -1, ct, x, Qt);
   solve(t, Qt);
@@ -222,25 +164,25 @@ static void backward_jvp(const task *t) {
   apply(t, -1, xt, V, et);
   apply(t, -1, x, Vt, et);
   double *dx = x; /* done with */
-  clear(dx, t->R * t->I);
+  task_clear(dx, t->R * t->I);
   spread(t, 1, et, Q, dx);
   spread(t, 1, e, Qt, dx);
   spread(t, -1, ct, V, dx);
   spread(t, -1, c, Vt, dx);
   save_rows(&t->a->x, MICA_TD, t, t->I, dx);
   save_rows(&t->a->y, MICA_TD, t, t->O, ct);
-  save_ridge(t, MICA_TD, -(dot(Qt, V, t->O * t->I) + dot(Q, Vt, t->O * t->I)));
+  save_ridge(t, MICA_TD, -(task_dot(Qt, V, t->O * t->I) + task_dot(Q, Vt, t->O * t->I)));
 }
 
 static mica_status run(const mica_exec *exec, const mica_ridge_args *a, int bit, void (*face)(const task *), int64_t first,
                        int64_t count) {
-  mica_status status = ridge_target_error(a);
+  mica_status status = ridge_target_error("ridge", a);
   if (status < 0 || count <= 0) return status;
   int all = ridge_units(a, bit) != a->B;
   for (int64_t b = all ? 0 : first; b < (all ? a->B : first + count); b++) {
     micak_index_row label = micak_index_row_of(&a->label, b);
     for (int64_t r = 0; a->label.v.data && r < micak_rows(ridge_offsets(a), b, a->R); r++)
-      if ((status = ridge_label_error(a, micak_index_in(&label, r), b, r)) < 0) return status;
+      if ((status = ridge_label_error("ridge", a, micak_index_in(&label, r), b, r)) < 0) return status;
     task t = task_of(exec, a, b);
     face(&t);
   }

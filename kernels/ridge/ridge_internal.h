@@ -1,4 +1,4 @@
-/* ridge_internal.h: what a unit is, and the doubles that it needs */
+/* ridge_internal.h: what a unit is, and the doubles that it needs. logistic takes the same arguments */
 #ifndef MICA_KERNELS_RIDGE_INTERNAL_H
 #define MICA_KERNELS_RIDGE_INTERNAL_H
 
@@ -8,16 +8,16 @@
 static inline const int32_t *ridge_offsets(const mica_ridge_args *a) {
   return a->x.offsets ? a->x.offsets : a->y.offsets ? a->y.offsets : a->label.offsets;
 }
-static inline mica_status ridge_target_error(const mica_ridge_args *a) {
+static inline mica_status ridge_target_error(const char *op, const mica_ridge_args *a) {
   if (!a->label.v.data == !a->y.v.data)
-    return mica_error(MICA_ERR_INVALID, "ridge: %s y and label given, expected exactly one",
+    return mica_error(MICA_ERR_INVALID, "%s: %s y and label given, expected exactly one", op,
                       a->label.v.data ? "both" : "neither");
   return MICA_OK;
 }
-static inline mica_status ridge_label_error(const mica_ridge_args *a, int64_t label, int64_t b, int64_t r) {
+static inline mica_status ridge_label_error(const char *op, const mica_ridge_args *a, int64_t label, int64_t b, int64_t r) {
   if (label < a->O) return MICA_OK;
-  return mica_error(MICA_ERR_INVALID, "ridge: label %lld at task %lld, row %lld, expected less than %lld (negative: none)",
-                    (long long)label, (long long)b, (long long)r, (long long)a->O);
+  return mica_error(MICA_ERR_INVALID, "%s: label %lld at task %lld, row %lld, expected less than %lld (negative: none)",
+                    op, (long long)label, (long long)b, (long long)r, (long long)a->O);
 }
 
 /* a unit is a task, or all tasks in order where an output sums over them */

@@ -9,6 +9,7 @@ extern const mica_op mica_op_ridge;
 #define real double
 #define REAL_NAME f64
 #define F(name) name##_f64
+#include "common/ref_solve.inc"
 #include "ridge/ridge_ref.inc"
 #undef real
 #undef REAL_NAME
@@ -16,4 +17,5 @@ extern const mica_op mica_op_ridge;
 #define real float
 #define REAL_NAME f32
 #define F(name) name##_f32
+#include "common/ref_solve.inc"
 #include "ridge/ridge_ref.inc"

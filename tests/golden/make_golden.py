@@ -333,6 +333,32 @@ _LABEL = torch.tensor([[1, 0, 1], [2, -1, 0]])
 golden("ridge", "B=2 R=3 I=2 O=3 y=none", {"x": (2, 3, 2), "ridge": (2,)}, out="w", index={"label": _LABEL},
        domain={"ridge": "positive"})(lambda x, k: ridge(x, (_LABEL[..., None] == torch.arange(3)).double(), k))
 
+
+# ---- logistic regression: the minimum by Newton's method, then three steps that autograd sees, which give its first
+# derivatives exactly, and those of every order below eight ----
+def logistic(x, y, strength):
+    def step(w):  # (B, O, I)
+        p = torch.sigmoid(w @ x.mT)
+        slope = p - y.mT
+        g = slope @ x + strength[:, None, None] * w
+        h = torch.einsum("bor,bri,brj->boij", p * (1 - p), x, x) + strength[:, None, None, None] * torch.eye(x.shape[-1])
+        return w - torch.linalg.solve(h, g[..., None])[..., 0]
+
+    w = torch.zeros(x.shape[0], y.shape[-1], x.shape[-1], dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(50):
+            w = step(w)
+    for _ in range(3):
+        w = step(w)
+    return w
+
+
+for _R, _I in ((5, 3), (2, 4)):
+    golden("logistic", f"B=2 R={_R} I={_I} O=2 label=none", {"x": (2, _R, _I), "y": (2, _R, 2), "ridge": (2,)}, out="w",
+           domain={"ridge": "positive"})(logistic)
+golden("logistic", "B=2 R=3 I=2 O=3 y=none", {"x": (2, 3, 2), "ridge": (2,)}, out="w", index={"label": _LABEL},
+       domain={"ridge": "positive"})(lambda x, k: logistic(x, (_LABEL[..., None] == torch.arange(3)).double(), k))
+
 # ---- feature maps ----
 def dpfp(x, nu):
     r = torch.cat([torch.relu(x), torch.relu(-x)], -1)

@@ -163,6 +163,7 @@ static void episodes(void **state) {
   check_at(JOB(GLYPHS, "name: prototypes, distance: cosine" MANY), near);
   check_at(JOB(GLYPHS, "name: ridge_head, ridge: 0.3" MANY), near);
   check_at(JOB(GLYPHS, "name: ridge_head" FEW), near);
+  check_at(JOB(GLYPHS, "name: logistic_head, ridge: 0.3" FEW), near);
 }
 
 /* parameters are named as PyTorch would, with its shapes */
