@@ -73,8 +73,8 @@ typedef struct micah_mixer_place {
 mica_value micah_model_linear(mica_program *program, mica_value x, int64_t from, int64_t to, double init, int32_t bias,
                               const char *settings, mica_value res, const char *path);
 /* rows (width) from rows (width) over one axis, any kind but MICAH_MIXER_ATTENTION. parameters: `path`.qkv, .rate,
- * .decay, .momentum, .conv, .norm, .gate, of mlp_memory .first and .second; of srwm blocks of columns: .value, .query_key, .rate, .self_rate. the projection
- * back to the residual stream is the caller's. */
+ * .decay, .momentum, .conv, .norm, .gate; of mlp_memory .first and .second; of srwm blocks of columns: .value,
+ * .query_key, .rate, .self_rate. the projection back to the residual stream is the caller's. */
 mica_value micah_model_mixer(mica_program *program, const micah_mixer *mixer, const micah_mixer_place *place,
                              mica_value x);
 

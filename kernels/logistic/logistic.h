@@ -4,7 +4,7 @@
  *
  *   w_o = argmin over w of sum over rows of log(1 + exp(w x_r)) - y_ro w x_r, + ridge / 2 |w|^2
  *
- * arguments as ridge's (ridge.h): x (B,R,I), y (B,R,O) or label (B,R), ridge (B) > 0, w (B,O,I). y is any number, 1 and 0
+ * x (B,R,I), y (B,R,O) or label (B,R), ridge (B) > 0, w (B,O,I). y is any number, 1 and 0
  * for in and out of the class. the rows may be packed; a task without rows has w = 0. errors: both or neither of y and
  * label; a label beyond O - 1. outputs must not overlap inputs. any strides.
  * in double, in an order that depends on the task's R, I and O alone. the objective is strictly convex; steps are halved
@@ -17,8 +17,12 @@
 #ifndef MICA_OPS_LOGISTIC_H
 #define MICA_OPS_LOGISTIC_H
 
-#include "ridge/ridge.h"
+#include "mica/op.h"
 
-typedef mica_ridge_args mica_logistic_args;
+typedef struct mica_logistic_args {
+  size_t    size;
+  int64_t   B, R, I, O;
+  mica_port x, y, label, ridge, w;
+} mica_logistic_args;
 
 #endif

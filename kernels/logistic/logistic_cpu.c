@@ -41,9 +41,10 @@ static void save_w(const task *t, int bit, int64_t o, const double *from) {
 static double ridge_of(const task *t, int bit) { return task_number(&t->a->ridge, bit, t->b); }
 
 static task task_of(const mica_exec *exec, const mica_logistic_args *a, int64_t b) {
-  task t = { .a = a, .b = b, .R = micak_rows(ridge_offsets(a), b, a->R), .I = a->I, .O = a->O };
-  t.n = ridge_unknowns(t.R, t.I);
-  int64_t most = ridge_unknowns(a->R, a->I);
+  const int32_t *offsets = micak_target_offsets(&a->x, &a->y, &a->label);
+  task t = { .a = a, .b = b, .R = micak_rows(offsets, b, a->R), .I = a->I, .O = a->O };
+  t.n = micak_unknowns(t.R, t.I);
+  int64_t most = micak_unknowns(a->R, a->I);
   double *at = exec->scratch;
   t.x = at, t.xt = at + a->R * a->I, t.dx = t.xt + a->R * a->I, at = t.dx + a->R * a->I;
   for (int i = 0; i < LOGISTIC_THIN; i++, at += a->R * a->O) t.y[i] = at;
@@ -253,13 +254,13 @@ static void backward_jvp(task *t) {
 
 static mica_status run(const mica_exec *exec, const mica_logistic_args *a, int bit, void (*face)(task *), int64_t first,
                        int64_t count) {
-  mica_status status = ridge_target_error("logistic", a);
+  mica_status status = micak_target_error("logistic", &a->y, &a->label);
   if (status < 0 || count <= 0) return status;
-  int all = ridge_units(a, bit) != a->B;
+  int all = micak_solve_units(a->B, bit, &a->w, &a->x, &a->y, &a->ridge) != a->B;
   for (int64_t b = all ? 0 : first; b < (all ? a->B : first + count); b++) {
     micak_index_row label = micak_index_row_of(&a->label, b);
-    for (int64_t r = 0; a->label.v.data && r < micak_rows(ridge_offsets(a), b, a->R); r++)
-      if ((status = ridge_label_error("logistic", a, micak_index_in(&label, r), b, r)) < 0) return status;
+    for (int64_t r = 0; a->label.v.data && r < micak_rows(micak_target_offsets(&a->x, &a->y, &a->label), b, a->R); r++)
+      if ((status = micak_label_error("logistic", a->O, micak_index_in(&label, r), b, r)) < 0) return status;
     task t = task_of(exec, a, b);
     face(&t);
   }

@@ -11,7 +11,8 @@ static const mica_dim dims[] = { { "B", AT(B) }, { "R", AT(R) }, { "I", AT(I) },
 #define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
 static const mica_operand operands[] = {
   { "x", "B R I", AT(x), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "features, a row for each example" },
-  { "y", "B R O", AT(y), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "targets, 1 in the class and 0 out of it" },
+  { "y", "B R O", AT(y), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
+    "targets, 1 in the class and 0 out of it" },
   { "label", "B R", AT(label), MICA_IN | MICA_INDEX | MICA_OPTIONAL, MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V),
     MICA_WRITES_NONE, MICA_RANGE, "O", "the class whose target is 1; negative: none. exactly one of y and label" },
   { "ridge", "B", AT(ridge), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "strength of the penalty" },
@@ -23,7 +24,8 @@ static const mica_operand operands[] = {
 static void cost(const void *args, int face, double *flop, double *bytes) {
   static const double times[MICA_NFACE] = { 8, 2, 2, 4 };
   const mica_logistic_args *a = args;
-  double rows = (double)micak_all_rows(ridge_offsets(a), a->B, a->R), I = (double)a->I, O = (double)a->O;
+  const int32_t *offsets = micak_target_offsets(&a->x, &a->y, &a->label);
+  double rows = (double)micak_all_rows(offsets, a->B, a->R), I = (double)a->I, O = (double)a->O;
   double each = a->B ? rows / (double)a->B : 0, n = each < I ? each : I;
   *flop = times[face] * (double)a->B * O * (n * n * (each + I) + 8 * each * I);
   *bytes = (double)sizeof(float) * (rows * (I + O) + (double)a->B * I * O);
@@ -33,8 +35,9 @@ static void split_bit(const mica_logistic_args *a, int face, int bit, mica_split
   double flop, bytes;
   cost(a, face, &flop, &bytes);
   double each = a->B ? flop / (double)a->B : 1;
-  *s = (mica_split){ .units = ridge_units(a, bit), .grain = each > 2e5 ? 1 : (int64_t)(2e5 / (each + 1)) + 1,
-                     .scratch_bytes = logistic_doubles(a) * (int64_t)sizeof(double) };
+  s->units = micak_solve_units(a->B, bit, &a->w, &a->x, &a->y, &a->ridge);
+  s->grain = each > 2e5 ? 1 : (int64_t)(2e5 / (each + 1)) + 1;
+  s->scratch_bytes = logistic_doubles(a) * (int64_t)sizeof(double);
 }
 static void split_forward(const void *args, mica_split *s) { split_bit(args, MICA_FORWARD, MICA_V, s); }
 static void split_backward(const void *args, mica_split *s) { split_bit(args, MICA_BACKWARD, MICA_D, s); }
@@ -70,7 +73,8 @@ static const mica_case cases[] = {
  * w.t = -(d + e) / H, w.d = 1: q = c = 1 / H; the rest by README.md's lines */
 static const double x_v[1] = { 1 }, y_v[1] = { 1 }, ridge_v[1] = { 0.2689414213699951 }, w_v[1] = { 1 }, w_d[1] = { 1 };
 static const double x_t[1] = { 1 }, none[1] = { 0 }, w_t[1] = { 0.1553624034969636 }, x_d[1] = { 0.15536240349696356 };
-static const double y_d[1] = { 2.147981515103764 }, ridge_d[1] = { -2.147981515103764 }, x_td[1] = { -0.8465747095853529 };
+static const double y_d[1] = { 2.147981515103764 }, ridge_d[1] = { -2.147981515103764 };
+static const double x_td[1] = { -0.8465747095853529 };
 static const double y_td[1] = { 0.8180454664565697 }, ridge_td[1] = { 0.9962204777936239 };
 static const mica_example_wire wires[] = {
   { "x.v", x_v, 1, 0 },   { "x.t", x_t, 1, 0 },   { "y.v", y_v, 1, 0 },   { "y.t", none, 1, 0 },
@@ -80,7 +84,8 @@ static const mica_example_wire wires[] = {
 };
 static const mica_example example = { "B=1 R=1 I=1 O=1 label=none", wires, MICA_COUNT(wires) };
 const mica_op mica_op_logistic = {
-  .size = sizeof(mica_op), .name = "logistic", .doc = "weights of logistic regressions by Newton's method, with derivatives through the solution",
+  .size = sizeof(mica_op), .name = "logistic",
+  .doc = "weights of logistic regressions by Newton's method, with derivatives through the solution",
   .args_size = sizeof(mica_logistic_args), .dims = dims, .n_dims = MICA_COUNT(dims), .operands = operands,
   .n_operands = MICA_COUNT(operands), .kernels = kernels, .n_kernels = MICA_COUNT(kernels), .cases = cases,
   .n_cases = MICA_COUNT(cases), .example = &example, .budget = 4, .cost = cost,

@@ -2,8 +2,7 @@
 #include <stdlib.h>
 
 #include "common/ref.h"
-#include "logistic/logistic.h"
-#include "ridge/ridge_internal.h"
+#include "logistic/logistic_internal.h"
 
 extern const mica_op mica_op_logistic;
 

@@ -39,9 +39,10 @@ static void save_ridge(const task *t, int bit, double value) { task_save_number(
 
 /* x, ridge and the factor of the smaller system */
 static task task_of(const mica_exec *exec, const mica_ridge_args *a, int64_t b) {
-  task t = { .a = a, .b = b, .R = micak_rows(ridge_offsets(a), b, a->R), .I = a->I, .O = a->O };
-  t.n = ridge_unknowns(t.R, t.I);
-  int64_t most = ridge_unknowns(a->R, a->I);
+  const int32_t *offsets = micak_target_offsets(&a->x, &a->y, &a->label);
+  task t = { .a = a, .b = b, .R = micak_rows(offsets, b, a->R), .I = a->I, .O = a->O };
+  t.n = micak_unknowns(t.R, t.I);
+  int64_t most = micak_unknowns(a->R, a->I);
   double *at = exec->scratch;
   t.L = at, at += most * most;
   t.z = at, at += most;
@@ -176,13 +177,13 @@ static void backward_jvp(const task *t) {
 
 static mica_status run(const mica_exec *exec, const mica_ridge_args *a, int bit, void (*face)(const task *), int64_t first,
                        int64_t count) {
-  mica_status status = ridge_target_error("ridge", a);
+  mica_status status = micak_target_error("ridge", &a->y, &a->label);
   if (status < 0 || count <= 0) return status;
-  int all = ridge_units(a, bit) != a->B;
+  int all = micak_solve_units(a->B, bit, &a->w, &a->x, &a->y, &a->ridge) != a->B;
   for (int64_t b = all ? 0 : first; b < (all ? a->B : first + count); b++) {
     micak_index_row label = micak_index_row_of(&a->label, b);
-    for (int64_t r = 0; a->label.v.data && r < micak_rows(ridge_offsets(a), b, a->R); r++)
-      if ((status = ridge_label_error("ridge", a, micak_index_in(&label, r), b, r)) < 0) return status;
+    for (int64_t r = 0; a->label.v.data && r < micak_rows(micak_target_offsets(&a->x, &a->y, &a->label), b, a->R); r++)
+      if ((status = micak_label_error("ridge", a->O, micak_index_in(&label, r), b, r)) < 0) return status;
     task t = task_of(exec, a, b);
     face(&t);
   }

@@ -22,7 +22,8 @@ static const mica_operand operands[] = {
 static void cost(const void *args, int face, double *flop, double *bytes) {
   static const double times[MICA_NFACE] = { 1, 2, 2, 4 };
   const mica_ridge_args *a = args;
-  double rows = (double)micak_all_rows(ridge_offsets(a), a->B, a->R), I = (double)a->I, O = (double)a->O;
+  const int32_t *offsets = micak_target_offsets(&a->x, &a->y, &a->label);
+  double rows = (double)micak_all_rows(offsets, a->B, a->R), I = (double)a->I, O = (double)a->O;
   double each = a->B ? rows / (double)a->B : 0, n = each < I ? each : I;
   *flop = times[face] * (double)a->B * (n * n * (each + I) + 4 * n * each * O + 4 * each * I * O);
   *bytes = times[face] * (double)sizeof(float) * (rows * (I + O) + (double)a->B * I * O);
@@ -32,8 +33,9 @@ static void split_bit(const mica_ridge_args *a, int face, int bit, mica_split *s
   double flop, bytes;
   cost(a, face, &flop, &bytes);
   double each = a->B ? flop / (double)a->B : 1;
-  *s = (mica_split){ .units = ridge_units(a, bit), .grain = each > 2e5 ? 1 : (int64_t)(2e5 / (each + 1)) + 1,
-                     .scratch_bytes = ridge_doubles(a) * (int64_t)sizeof(double) };
+  s->units = micak_solve_units(a->B, bit, &a->w, &a->x, &a->y, &a->ridge);
+  s->grain = each > 2e5 ? 1 : (int64_t)(2e5 / (each + 1)) + 1;
+  s->scratch_bytes = ridge_doubles(a) * (int64_t)sizeof(double);
 }
 static void split_forward(const void *args, mica_split *s) { split_bit(args, MICA_FORWARD, MICA_V, s); }
 static void split_backward(const void *args, mica_split *s) { split_bit(args, MICA_BACKWARD, MICA_D, s); }

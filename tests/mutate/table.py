@@ -320,7 +320,7 @@ FAULTS = {
         ("ridge/ridge_cpu.c", "ridge", "apply(t, -1, x, Vt, et);", ""),
         ("common/task_matrix.h", "ridge", "for (; i < n; i++) sum += x[i] * y[i];", "for (; i + 1 < n; i++) sum += x[i] * y[i];"),
         ("common/task_matrix.h", "ridge", "*at = (p->add ? *at : 0) +", "*at ="),
-        ("ridge/ridge_internal.h", "ridge", "bit == MICA_V || bit == MICA_T ? micak_ports_sum(down, 1, bit, a->B) :", "bit == MICA_V || bit == MICA_T ? 0 :"),
+        ("common/closed_form.h", "ridge", "bit == MICA_V || bit == MICA_T ? micak_ports_sum(down, 1, bit, B) :", "bit == MICA_V || bit == MICA_T ? 0 :"),
     ],
     "logistic": [
         ("logistic/logistic_ref.inc", "logistic", "s[2] = s[1] * (1 - 2 * s[0]);", "s[2] = s[1] * (1 - s[0]);"),
