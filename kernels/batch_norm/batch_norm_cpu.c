@@ -179,9 +179,15 @@ INLINE void back_block(const mica_batch_norm_args *a, int64_t b, int64_t c, int6
   const int64_t T = rows_of(a, b), N = T * a->P;
   const mica_wire *to = tangent ? &a->x.td : &a->x.d;
   const field out = field_of(to, a->x.offsets, b, c);
-  if (!out.at || !N) return;
+  const int face = tangent ? MICA_BACKWARD_JVP : MICA_BACKWARD, own = bn_by_product(a, face);
+  if (!own && (!out.at || !N)) return;
   known k;
   learn(a, b, c, n, tangent, &k);
+  if (own) {
+    put_cell(bn_param_wire(a, face, 0), b, c, n, of_sums(tangent ? &k.e_t : &k.e, 1));
+    put_cell(bn_param_wire(a, face, 1), b, c, n, of_sums(tangent ? &k.d_t : &k.d, 1));
+    if (!out.at || !N) return;
+  }
   lanes d = of_sums(&k.d, 1.0 / (double)N), e = of_sums(&k.e, 1.0 / (double)N), d_t = d, e_t = d, first, second;
   lanes w = weight(a, b, c, n), wt = w, gt = d, ht = d, h;
   if (tangent) {
@@ -241,23 +247,22 @@ CPU_KERNEL(batch_norm_backward_jvp) {
 
 /* w.d and b.d: sums of a group of tasks */
 INLINE mica_status params(const mica_batch_norm_args *a, int face, const int tangent, int64_t first, int64_t count) {
-  int64_t each = bn_blocks(a), w_units = bn_param_units(a, face, 0);
+  int64_t each = bn_blocks(a), w_units = bn_param_units(a, face, 0), together = bn_together(a, face);
   for (int64_t u = first; u < first + count; u++) {
     int bias = u >= w_units;
-    const mica_wire *wire = bn_param_wire(a, face, bias);
     int64_t unit = bias ? u - w_units : u, c = unit % each * BN_BLOCK, begin, end;
     int64_t n = a->C - c < BN_BLOCK ? a->C - c : BN_BLOCK;
-    micak_group(wire, a->B, unit / each, &begin, &end);
-    micak_plane to = micak_plane_param(wire, begin);
-    if (!to.at) continue;
-    sums total = { { 0 } };
+    micak_group(bn_param_wire(a, face, bias), a->B, unit / each, &begin, &end);
+    sums total[2] = { { { 0 } }, { { 0 } } };
     for (int64_t b = begin; b < end; b++) {
       known k;
       learn(a, b, c, n, tangent, &k);
-      const sums *s = bias ? tangent ? &k.d_t : &k.d : tangent ? &k.e_t : &k.e;
-      for (int i = 0; i < BN_BLOCK; i++) total.v[i] += s->v[i];
+      const sums *s[] = { tangent ? &k.e_t : &k.e, tangent ? &k.d_t : &k.d };
+      for (int p = 0; p < 2; p++)
+        for (int i = 0; i < BN_BLOCK; i++) total[p].v[i] += s[p]->v[i];
     }
-    store(to.at + c * to.col, to.col, n, of_sums(&total, 1), to.add);
+    for (int p = bias; p < (together ? 2 : bias + 1); p++)
+      put_cell(bn_param_wire(a, face, p), begin, c, n, of_sums(&total[p], 1));
   }
   return MICA_OK;
 }

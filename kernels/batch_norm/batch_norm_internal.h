@@ -5,7 +5,7 @@
 #include "batch_norm/batch_norm.h"
 #include "common/rows.h"
 
-enum { BN_BLOCK = 16 };  /* channels of a unit */
+enum { BN_BLOCK = 64 };  /* channels of a unit: pixels of that many lie side by side, fewer leave gaps between reads */
 
 static inline int64_t bn_blocks(const mica_batch_norm_args *a) { return (a->C + BN_BLOCK - 1) / BN_BLOCK; }
 
@@ -20,12 +20,23 @@ static inline int64_t bn_units(const mica_batch_norm_args *a, int face) {
   return bn_sums(a, face) ? bn_blocks(a) : a->B * bn_blocks(a);
 }
 
-/* units of w.d, then of b.d: (group of tasks, block) */
+/* w.d and b.d (or their td). a task's own ones are by-products of its x.d; else units of a second phase sum them over
+ * groups of tasks, (group, block) of w.d and then of b.d, both in one where they sum the same tasks */
 static inline const mica_wire *bn_param_wire(const mica_batch_norm_args *a, int face, int bias) {
   const mica_port *p = bias ? &a->b : &a->w;
   return face == MICA_BACKWARD ? &p->d : &p->td;
 }
+static inline int bn_own(const mica_wire *w, int64_t tasks) { return !w->data || tasks <= 1 || (!w->slot && w->task_stride); }
+static inline int bn_by_product(const mica_batch_norm_args *a, int face) {
+  const mica_wire *x = face == MICA_BACKWARD ? &a->x.d : &a->x.td;
+  return x->data && !bn_sums(a, face) && bn_own(bn_param_wire(a, face, 0), a->B) && bn_own(bn_param_wire(a, face, 1), a->B);
+}
+static inline int bn_together(const mica_batch_norm_args *a, int face) {
+  const mica_wire *w = bn_param_wire(a, face, 0), *b = bn_param_wire(a, face, 1);
+  return w->data && b->data && w->slot == b->slot && !w->task_stride == !b->task_stride;
+}
 static inline int64_t bn_param_units(const mica_batch_norm_args *a, int face, int bias) {
+  if (bn_by_product(a, face) || (bias && bn_together(a, face))) return 0;
   return micak_groups(bn_param_wire(a, face, bias), a->B) * bn_blocks(a);
 }
 
