@@ -17,6 +17,11 @@ endif()
 set(MICA_HAVE_CUDA ON)
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS kernels/*/*_cuda*.cu)
+set(cuda_defines "")
+if(NOT "90a" IN_LIST MICA_CUDA_ARCHITECTURES)
+  list(FILTER cuda_sources EXCLUDE REGEX "_sm90")
+  set(cuda_defines -DMICA_CUDA_NO_SM90)
+endif()
 file(GLOB cuda_headers CONFIGURE_DEPENDS kernels/*/*.cuh)
 
 # ---- what compiles ----
@@ -51,7 +56,7 @@ function(mica_nvcc source)                       # an object of one .cu, appende
   endif()
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${MICA_NVCC} -std=c++17 -O3 -lineinfo ${code} -Werror all-warnings
-      -DMICA_HAVE_CUDA -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/kernels
+      -DMICA_HAVE_CUDA ${cuda_defines} -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/kernels
       -I${PROJECT_SOURCE_DIR}/host -Xcompiler ${host} -MD -MF ${object}.d -c ${source} -o ${object}
     DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}" VERBATIM)
   set(cuda_objects ${cuda_objects} ${object} PARENT_SCOPE)

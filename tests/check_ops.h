@@ -58,6 +58,7 @@ typedef struct ck_how {
 typedef struct ck_options {
   const char *op, *golden;
   int         only_case, backend, isa, face, verbose, quick, brief, slow, to_stderr, stop;
+  int         half;                          /* for now, kernels in bf16 alone */
   uint64_t    seed;
 } ck_options;
 extern ck_options ck_option;
@@ -124,6 +125,7 @@ void ck_check_packed(const mica_op *op, const char *set);
 void ck_check_batches(const mica_op *op, const char *set);
 void ck_check_bench(const mica_op *op, const char *set);
 void ck_check_lengths(const mica_op *op, const mica_case *k);
+void ck_check_half(const mica_op *op, const mica_case *k);
 void ck_check_same(const mica_op *op, const char *before, const char *set);
 void ck_check_cut(const mica_op *op, const char *set);
 

@@ -664,6 +664,31 @@ void ck_check_lengths(const mica_op *op, const mica_case *k) {
   ck_case_free(&c);
 }
 
+/* kernels in bf16: every layout of a quick run, packed rows, tasks alone and among others */
+void ck_check_half(const mica_op *op, const mica_case *k) {
+  const int quick = ck_option.quick;
+  ck_option.half = 1;
+  ck_option.quick = 1;
+  for (int packed = 0; packed <= ((k->flags & MICA_CASE_PACKED) ? 1 : 0); packed++) {
+    ck_case c;
+    ck_data d = { 0 };
+    ck_layout l;
+    if (ck_check(ck_case_make(op, k->set, (ck_sizes){ .tasks = packed ? 4 : 0, .packed = packed }, &c) >= 0, "%s",
+                 mica_last_error())) {
+      ck_fill(&c, &d, 11);
+      check_layout(&c, &d, NULL, MICA_BF16, packed);
+      for (int n = 0, made; !packed && (made = layout_make(&c, n, &l)); n++)
+        if (made > 0) check_layout(&c, &d, &l, MICA_BF16, 1);
+    }
+    ck_free(&d);
+    ck_case_free(&c);
+    if (packed) ck_check_packed(op, k->set);
+    else if (!ck_option.brief) ck_check_batches(op, k->set);
+  }
+  ck_option.half = 0;
+  ck_option.quick = quick;
+}
+
 /* ---- shapes of the benchmark ---- */
 
 void ck_check_bench(const mica_op *op, const char *set) {

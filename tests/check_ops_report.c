@@ -76,7 +76,7 @@ int ck_targets(const mica_op *op, ck_target *list, int room) {
     const mica_kernel *k = &op->kernels[i];
     /* a device's kernels run only where they are asked for */
     int known = (k->backend == MICA_CUDA && ck_option.backend != MICA_CUDA) || (k->backend == MICA_REF && k->dtype == MICA_F64) ||
-                (ck_option.backend >= 0 && k->backend != ck_option.backend);
+                (ck_option.backend >= 0 && k->backend != ck_option.backend) || (ck_option.half && k->dtype != MICA_BF16);
     for (int j = 0; j < n && !known; j++) known = list[j].backend == k->backend && list[j].dtype == k->dtype;
     for (int isa = 0; !known && isa <= (k->backend == MICA_CPU ? best : 0) && n < room; isa++)
       if (k->backend != MICA_CPU || ck_option.isa < 0 || ck_option.isa == isa)
@@ -121,6 +121,11 @@ static void check_case(const mica_op *op, int index) {
   if (k->flags & MICA_CASE_LENGTHS) {
     ck_where("%s '%s'", op->name, k->set);
     ck_check_lengths(op, k);
+    return;
+  }
+  if (k->flags & MICA_CASE_HALF) {
+    ck_where("%s '%s'", op->name, k->set);
+    ck_check_half(op, k);
     return;
   }
   ck_where("%s '%s'", op->name, k->set);

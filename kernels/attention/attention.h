@@ -25,8 +25,9 @@
  * a row that sees no key has out 0, lse 0 and adds nothing to any derivative. outputs must not overlap inputs.
  * nothing of size T x S is saved or held: every face recomputes p from lse. scratch of a CPU call: a few rows of scores
  * beside the keys and values of one head forward, blocks of 48 x 128 backward; linear in T and S.
- * kernel, on CUDA: auto takes tensor cores where form, type and head suit them (README.md has the table), fma never, mma
- * always: what does not suit is MICA_ERR_UNSUPPORTED. other backends have one kernel and do not look at it.
+ * kernel, on CUDA: auto takes tensor cores where form, type, head and length suit them (README.md has the table), fma
+ * never, mma and wgmma (forward and backward; the other faces as auto) always: what does not suit, or a device that is none
+ * of compute capability 9.0, is MICA_ERR_UNSUPPORTED. other backends have one kernel and do not look at it.
  * accumulates: k.d and v.d sum the query rows in order, query heads of a key head in order; scale.d and slopes.d sum the
  * rows in double. f32. deterministic: the same bits for any cut into units; a task alone as in any batch.
  * cost: 4 D flop forward, 10 D backward, 10 D jvp, 24 D backward_jvp for each (row, key) pair of each head that the mask
@@ -44,7 +45,7 @@ enum { /* mask */
   MICA_ATTENTION_CONTEXT,
   MICA_ATTENTION_WINDOW
 };
-enum { MICA_ATTENTION_AUTO, MICA_ATTENTION_FMA, MICA_ATTENTION_MMA }; /* kernel */
+enum { MICA_ATTENTION_AUTO, MICA_ATTENTION_FMA, MICA_ATTENTION_MMA, MICA_ATTENTION_WGMMA }; /* kernel */
 
 typedef struct mica_attention_args {
   size_t    size;

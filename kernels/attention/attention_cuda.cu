@@ -18,6 +18,7 @@ static __global__ void __launch_bounds__(C::THREADS, attn_blocks<C, COLS>())
   const int64_t first = unit / job.slices / job.tiles / a.H;
   const int32_t *qo = a.q.offsets, *oo = a.out.offsets, *lo = a.lse.offsets;
   if (wire_follows(a.out.v, oo, first) || wire_follows(a.lse.v, lo, first)) return;
+  if (job.longer && attn_is_long(a, first, job.longer)) return;
   for (int64_t b = first; b == first || (b < a.B && (wire_follows(a.out.v, oo, b) || wire_follows(a.lse.v, lo, b)));
        b++) {
     const attn_head x = attn_enter(a, b, h);
@@ -121,10 +122,13 @@ static mica_status run(attn_job *job, void *stream) {
 extern "C" mica_status micak_attention_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_attention_args *a = static_cast<const mica_attention_args *>(args);
   if (a->B <= 0 || a->T <= 0 || a->H <= 0) return MICA_OK;
-  bool mma;
-  if (mica_status status = attn_uses_mma(a, MICA_FORWARD, &mma); status < 0 || mma)
-    return mma ? attn_mma_forward(exec, a) : status;
-  attn_job  job = attn_job_of(a);
+  attn_choice choice;
+  mica_status status = attn_choose(a, MICA_FORWARD, &choice);
+  if (status >= 0 && choice.wgmma) status = choice.wgmma(exec, a, choice.least);
+  if (status < 0 || !choice.rest) return status;
+  if (choice.mma) return attn_mma_forward(exec, a, choice.least);
+  attn_job job = attn_job_of(a);
+  job.longer = choice.least;
   const int columns = attn_columns(a), few = a->T <= 16 && a->S <= 16 && a->D <= 64;
   if (few && columns == 32) return run<attn_small, 32>(&job, exec->stream);
   if (few) return run<attn_small, 64>(&job, exec->stream);

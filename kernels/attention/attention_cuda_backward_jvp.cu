@@ -4,9 +4,9 @@
 extern "C" mica_status micak_attention_backward_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_attention_args *a = static_cast<const mica_attention_args *>(args);
   if (a->B <= 0 || a->H <= 0) return MICA_OK;
-  bool mma;
-  if (mica_status status = attn_uses_mma(a, MICA_BACKWARD_JVP, &mma); status < 0 || mma)
-    return mma ? attn_mma_backward_jvp(exec, a) : status;
+  attn_choice choice;
+  if (mica_status status = attn_choose(a, MICA_BACKWARD_JVP, &choice); status < 0 || choice.mma)
+    return choice.mma ? attn_mma_backward_jvp(exec, a) : status;
   attn_job        job = attn_job_of(a);
   const attn_plan plan = attn_plan_of(a, true);
   const int       columns = attn_columns(a);

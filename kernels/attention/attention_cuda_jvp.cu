@@ -128,9 +128,9 @@ static mica_status run(attn_job *job, void *stream) {
 extern "C" mica_status micak_attention_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_attention_args *a = static_cast<const mica_attention_args *>(args);
   if (a->B <= 0 || a->T <= 0 || a->H <= 0) return MICA_OK;
-  bool mma;
-  if (mica_status status = attn_uses_mma(a, MICA_JVP, &mma); status < 0 || mma)
-    return mma ? attn_mma_jvp(exec, a) : status;
+  attn_choice choice;
+  if (mica_status status = attn_choose(a, MICA_JVP, &choice); status < 0 || choice.mma)
+    return choice.mma ? attn_mma_jvp(exec, a) : status;
   attn_job  job = attn_job_of(a);
   const int columns = attn_columns(a);
   if (a->D > 128) return run<attn_lone, 64>(&job, exec->stream);

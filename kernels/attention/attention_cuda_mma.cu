@@ -16,6 +16,7 @@ static __global__ void __launch_bounds__(32 * MMA_WARPS, C::D > 64 ? 1 : 2)
   const int64_t first = blockIdx.x / job.tiles / a.H;
   const int32_t *qo = a.q.offsets, *oo = a.out.offsets, *lo = a.lse.offsets;
   if (wire_follows(a.out.v, oo, first) || wire_follows(a.lse.v, lo, first)) return;
+  if (job.longer && attn_is_long(a, first, job.longer)) return;
   for (int64_t b = first; b == first || (b < a.B && (wire_follows(a.out.v, oo, b) || wire_follows(a.lse.v, lo, b)));
        b++) {
     const attn_head x = attn_enter(a, b, h);
@@ -111,6 +112,6 @@ static mica_status run(mma_job job, void *stream) {
                       dim3(32 * warps), (16 * (size_t)warps + 2 * (size_t)job.rows * job.stages) * row, stream, job);
 }
 
-mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a) {
-  return mma_by_shape<128, 128>(a, [&](auto shape) { return run<decltype(shape)>(mma_job_of(a), exec->stream); });
+mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a, int longer) {
+  return mma_by_shape<128, 128>(a, [&](auto shape) { return run<decltype(shape)>(mma_job_of(a, longer), exec->stream); });
 }

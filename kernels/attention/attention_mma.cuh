@@ -25,6 +25,7 @@ struct mma_job {
   uint32_t            wide;                  /* bit 4 port + wire: rows may be copied 16 bytes at a time */
   int32_t             columns;               /* of a row: D to a multiple of 16 */
   int32_t             rows, stages, whole;   /* of a tile of the side that is walked; tiles held; up: all keys in one block */
+  int32_t             longer;                /* tasks with as many rows and keys are another kernel's; 0: none */
   int64_t             tiles, units;
 };
 
@@ -263,9 +264,9 @@ ATTN_DEVICE void mma_write_rows(const mma_job &job, int port, int wire, const mi
 
 static inline int mma_pad(int64_t n, int to) { return (int)((n + to - 1) / to * to); }
 
-static inline mma_job mma_job_of(const mica_attention_args *a) {
+static inline mma_job mma_job_of(const mica_attention_args *a, int longer = 0) {
   mma_job job = {};
-  job.a = *a;
+  job.a = *a, job.longer = longer;
   const mica_port *port[] = { &a->q, &a->k, &a->v, &a->out };
   for (int p = 0; p < 4; p++)
     for (int w = 0; w < 4; w++) {

@@ -236,7 +236,7 @@ static __global__ void __launch_bounds__(32 * MMA_WARPS, 1) attention_mma_keys(c
     return wire_follows(kd, a.k.offsets, b) || wire_follows(vd, a.v.offsets, b) ||
            (job.whole && wire_follows(qd, a.q.offsets, b));
   };
-  if (follows(first)) return;
+  if (follows(first) || (job.longer && attn_is_long(a, first, job.longer))) return;
   for (int64_t b = first; b == first || (b < a.B && follows(b)); b++) {
     const attn_head any = attn_enter(a, b, h0);
     const int       T = any.T, S = any.S;
@@ -316,7 +316,7 @@ static __global__ void __launch_bounds__(32 * MMA_WARPS, 1) attention_mma_querie
   const int     i0 = (int)(blockIdx.x % job.tiles) * rows.rows, i = i0 + 16 * warp;
   const int     h = (int)(blockIdx.x / job.tiles % a.H), g = (int)(h * a.G / a.H);
   const int64_t first = blockIdx.x / job.tiles / a.H;
-  if (wire_follows(qd, a.q.offsets, first)) return;
+  if (wire_follows(qd, a.q.offsets, first) || (job.longer && attn_is_long(a, first, job.longer))) return;
   for (int64_t b = first; wire_in_group(qd, a.q.offsets, first, b, a.B); b++) {
     const attn_head x = attn_enter(a, b, h);
     if (i0 >= x.T) continue;

@@ -21,9 +21,9 @@ static const mica_param attention_params[] = {
   { "window", MICA_PARAM_INT, AT(window), 0, 0, MOST, NULL, "keys of mask=window, the row's own among them" },
   { "block_q", MICA_PARAM_INT, AT(block_q), 1, 1, MOST, NULL, "rows of a block of block_mask" },
   { "block_k", MICA_PARAM_INT, AT(block_k), 1, 1, MOST, NULL, "keys of a block of block_mask" },
-  { "kernel", MICA_PARAM_CHOICE, AT(kernel), MICA_ATTENTION_AUTO, 0, 2, "auto|fma|mma",
-    "on CUDA: the kernels that suit form, type and head; fp32 products, every form; tensor cores, refused where they do "
-    "not suit" },
+  { "kernel", MICA_PARAM_CHOICE, AT(kernel), MICA_ATTENTION_AUTO, 0, 3, "auto|fma|mma|wgmma",
+    "on CUDA: the kernels that suit form, type, head and length; fp32 products, every form; tensor cores; those of "
+    "compute capability 9.0, forward and backward in bf16; refused where they do not suit" },
 };
 #define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
 #define READS_INDEX MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V)
@@ -152,6 +152,7 @@ REF_PROTOS(attention);
 CUDA_PROTOS(attention)
 #ifdef MICA_HAVE_CUDA
 void micak_attention_backward_cuda_split(const void *args, mica_split *split);
+void micak_attention_backward_bf16_cuda_split(const void *args, mica_split *split);
 void micak_attention_backward_jvp_cuda_split(const void *args, mica_split *split);
 #endif
 static const mica_kernel attention_kernels[] = {
@@ -164,7 +165,7 @@ static const mica_kernel attention_kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_attention_backward_both_cpu, split_backward_both },
   CUDA_KERNELS_WITH(attention, MICA_F32, NULL, micak_attention_backward_cuda_split, NULL,
                     micak_attention_backward_jvp_cuda_split)
-  CUDA_KERNELS_WITH(attention, MICA_BF16, NULL, micak_attention_backward_cuda_split, NULL,
+  CUDA_KERNELS_WITH(attention, MICA_BF16, NULL, micak_attention_backward_bf16_cuda_split, NULL,
                     micak_attention_backward_jvp_cuda_split)
 };
 
@@ -190,6 +191,7 @@ static const mica_kernel attention_kernels[] = {
   X(200, "H=1 G=1 bias=none scale=none" NO_MASK, 0)                                                                \
   X(130, "H=1 G=1 mask=full slopes=none" NO_MASK, 0)                                                               \
   X(160, "H=3 G=2" BARE, 0)
+#define LONG (MICA_CASE_HALF | MICA_CASE_SLOW)
 static const mica_case attention_cases[] = {
   { "B=3 T=7 S=7 H=2 G=2 D=8" BARE, MICA_CASE_PACKED },
   { "B=3 T=7 S=7 H=2 G=2 D=8 kernel=fma" BARE, MICA_CASE_PACKED | MICA_CASE_SAME },
@@ -218,6 +220,14 @@ static const mica_case attention_cases[] = {
   { "B=2 T=70 S=127 H=1 G=1 D=8 mask=full" BARE, MICA_CASE_LENGTHS | MICA_CASE_WIDE },
   EACH_FORM(LENGTHS)
   { "B=1 T=210 S=300 H=2 G=1 D=4" PLAIN, MICA_CASE_SLOW },
+  /* long enough for the kernels of sm_90a: tails of rows and keys, fewer rows than keys and the reverse, each mask */
+  { "B=3 T=257 S=257 H=2 G=1 D=64" BARE, LONG | MICA_CASE_PACKED },
+  { "B=2 T=260 S=329 H=1 G=1 D=128" BARE, LONG },
+  { "B=1 T=391 S=256 H=3 G=2 D=40" BARE, LONG },
+  { "B=1 T=300 S=270 H=1 G=1 D=72 mask=full" BARE, LONG },
+  { "B=1 T=256 S=300 H=1 G=1 D=48 mask=window window=70" BARE, LONG },
+  { "B=2 T=270 S=256 H=1 G=1 D=64 mask=prefix block_mask=none" NO_BIAS " scale=none", LONG },
+  { "B=1 T=256 S=283 H=1 G=1 D=88 mask=context prefix=130" BARE, LONG },
   { "B=64 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH },
   { "B=256 T=32 S=32 H=2 G=2 D=64" BARE, MICA_CASE_BENCH },
   { "B=512 T=41 S=41 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

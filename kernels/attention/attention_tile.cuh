@@ -39,6 +39,7 @@ constexpr int attn_blocks() {
 
 /* what a launch is told; `wide`: bit 4 port + wire: rows may be copied 16 bytes at a time */
 enum { ATTN_Q, ATTN_K, ATTN_V, ATTN_OUT };
+enum { ATTN_WIRE_V, ATTN_WIRE_D, ATTN_WIRE_T, ATTN_WIRE_TD };
 struct attn_job {
   mica_attention_args a;
   uint32_t            wide;
@@ -46,6 +47,7 @@ struct attn_job {
   int64_t             tiles, units;
   double             *sums;                  /* scratch: scale's and slopes' cotangents, (B, H, tiles, 2) */
   int32_t            whole;                  /* up: one tile holds all keys */
+  int32_t            longer;                 /* tasks with as many rows and keys are another kernel's; 0: none */
 };
 
 template <int GROUP>
@@ -73,37 +75,107 @@ static inline attn_job attn_job_of(const mica_attention_args *a) {
   job.head4 = (int32_t)((a->D + 3) / 4), job.ld = 4 * (job.head4 | 1);
   return job;
 }
-/* which kernels run: those on tensor cores (attention_mma.cuh) for plain scores of one type and heads of `least` to
- * `most`, else those of this file, which take every form. heads and types alone decide, never sizes: a task's bits are its
- * own. beyond `most` registers spill; below `least` they lose (an H200, B=64 T=82 H=8 D=32, jvp: 0.146 against 0.097 ms).
- * the setting `kernel` overrides `least` */
-static inline mica_status attn_uses_mma(const mica_attention_args *a, int face, bool *mma) {
+/* the faces on tensor cores, each in its own file. of what is given they do the tasks that have fewer than `longer` rows or
+ * keys (0: all); those of sm_90a have at least `least` of both */
+mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a, int longer);
+mica_status attn_mma_backward(const mica_exec *exec, const mica_attention_args *a, int longer);
+mica_status attn_mma_jvp(const mica_exec *exec, const mica_attention_args *a);
+mica_status attn_mma_backward_jvp(const mica_exec *exec, const mica_attention_args *a);
+mica_status attn_wgmma_forward(const mica_exec *exec, const mica_attention_args *a, int least);
+mica_status attn_wgmma_backward(const mica_exec *exec, const mica_attention_args *a, int least);
+
+/* the faces that sm_90a has kernels for; none where the build has none for sm_90a */
+typedef mica_status (*attn_wgmma_face)(const mica_exec *exec, const mica_attention_args *a, int least);
+#if defined(MICA_SIMT) || defined(MICA_CUDA_NO_SM90)
+static constexpr attn_wgmma_face attn_wgmma[MICA_NFACE] = { NULL, NULL, NULL, NULL };
+#else
+static constexpr attn_wgmma_face attn_wgmma[MICA_NFACE] = { attn_wgmma_forward, attn_wgmma_backward, NULL, NULL };
+#endif
+/* sizes that kernel=auto leaves to them: rows and keys of a task, heads */
+enum { ATTN_WGMMA_LEAST = 256, ATTN_WGMMA_HEAD = 33, ATTN_WGMMA_MOST = 128 };
+
+static inline bool attn_is_plain(const mica_attention_args *a) {
+  return !a->bias.v.data && !a->slopes.v.data && !a->scale.v.data && !a->block_mask.v.data;
+}
+/* wires that TMA must be able to describe, of backward one more; all in bf16 */
+static inline bool attn_suits_wgmma(const mica_attention_args *a, int face) {
+  const struct { const mica_port *port; const mica_wire *wire; int64_t heads; } reads[] = {
+    { &a->q, &a->q.v, a->H }, { &a->k, &a->k.v, a->G }, { &a->v, &a->v.v, a->G }, { &a->out, &a->out.d, a->H },
+  };
+  const mica_wire *others[] = { &a->out.v, &a->q.d, &a->k.d, &a->v.d };
+  const int        up = face == MICA_BACKWARD;
+  bool             fits = attn_is_plain(a) && a->D <= ATTN_WGMMA_MOST;
+  for (int i = 0; i < 3 + up; i++)
+    fits &= wire_by_boxes(*reads[i].wire, reads[i].port->offsets, a->B, reads[i].heads, a->D);
+  for (int i = 0; i < (up ? 4 : 1); i++) fits &= !others[i]->data || others[i]->dtype == MICA_BF16;
+  return fits;
+}
+
+/* which kernels run: those of sm_90a (attention_wgmma.cuh) for long tasks in bf16, those on tensor cores (attention_mma.cuh)
+ * for plain scores of one type and heads of `least` to `most`, else those of this file, which take every form. form, type,
+ * head, layout and a task's own length decide (of tasks that share a slot of an output the first one's), never the launch:
+ * a task's bits are its own. beyond `most` registers spill; below `least` they lose (an H200, B=64 T=82 H=8 D=32, jvp: 0.146
+ * against 0.097 ms). the setting `kernel` overrides `least`, and lengths */
+struct attn_choice {
+  attn_wgmma_face wgmma;                     /* NULL: no task */
+  int             least;                     /* rows and keys of its tasks */
+  bool            rest, mma;                 /* are there others? on tensor cores? */
+};
+static inline mica_status attn_choose(const mica_attention_args *a, int face, attn_choice *choice) {
   static const struct { int dtype, least[MICA_NFACE], most[MICA_NFACE]; } rules[] = {
     /*           forward backward jvp backward_jvp */
     { MICA_F32,  { 1, 1, 33, 1 }, { 128, 64, 64, 32 } },
     { MICA_BF16, { 1, 1, 1, 1 }, { 128, 64, 64, 64 } },
   };
   const mica_port *port[] = { &a->q, &a->k, &a->v, &a->out };
-  const bool       plain = !a->bias.v.data && !a->slopes.v.data && !a->scale.v.data && !a->block_mask.v.data;
-  *mma = false;
+  *choice = { NULL, 0, true, false };
   for (const auto &rule : rules) {
-    bool fits = plain && a->D <= rule.most[face] && (a->D >= rule.least[face] || a->kernel == MICA_ATTENTION_MMA);
+    bool fits = attn_is_plain(a) && a->D <= rule.most[face] && (a->D >= rule.least[face] || a->kernel == MICA_ATTENTION_MMA);
     for (int p = 0; p < 4; p++)
       for (int w = 0; w < 4; w++) fits &= !attn_wire(*port[p], w)->data || attn_wire(*port[p], w)->dtype == rule.dtype;
-    *mma |= fits;
+    choice->mma |= fits;
   }
-  if (a->kernel == MICA_ATTENTION_MMA && !*mma)
+  if (a->kernel == MICA_ATTENTION_MMA && !choice->mma)
     return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=mma takes no bias, slopes, scale or block_mask, one type "
                       "of q, k, v and out, and heads up to %d (f32) or %d (bf16) elements, got %lld: set kernel=auto",
                       mica_face_name(face), rules[0].most[face], rules[1].most[face], (long long)a->D);
-  if (a->kernel == MICA_ATTENTION_FMA) *mma = false;
+  if (a->kernel == MICA_ATTENTION_FMA) choice->mma = false;
+  if (a->kernel == MICA_ATTENTION_FMA || a->kernel == MICA_ATTENTION_MMA) return MICA_OK;
+  const bool forced = a->kernel == MICA_ATTENTION_WGMMA, has = face == MICA_FORWARD || face == MICA_BACKWARD;
+  const bool suits = attn_suits_wgmma(a, face);
+  if (!has || a->T <= 0 || a->S <= 0 || (!forced && (!suits || !attn_wgmma[face] || a->D < ATTN_WGMMA_HEAD || a->T < ATTN_WGMMA_LEAST ||
+                           a->S < ATTN_WGMMA_LEAST)))
+    return MICA_OK;
+  if (!suits)
+    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma takes q, k, v and out in bf16, rows at multiples of 16 "
+                      "bytes, heads of 8, 16, ... %d elements, and no bias, slopes, scale or block_mask: set kernel=auto",
+                      mica_face_name(face), (int)ATTN_WGMMA_MOST);
+  if (!attn_wgmma[face])
+    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma: this build has no kernels for sm_90a: set kernel=auto",
+                      mica_face_name(face));
+  int         device = 0, major = 0, minor = 0;
+  cudaError_t code = cudaGetDevice(&device);
+  if (code == cudaSuccess) code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (code == cudaSuccess) code = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (code != cudaSuccess) return micak_cuda_error("cudaDeviceGetAttribute", "attention", code);
+  if (major != 9 || minor != 0) {
+    if (!forced) return MICA_OK;
+    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma needs a device of compute capability 9.0, this one is "
+                      "%d.%d: set kernel=auto", mica_face_name(face), major, minor);
+  }
+  choice->wgmma = attn_wgmma[face], choice->least = forced ? 0 : ATTN_WGMMA_LEAST;
+  choice->rest = !forced && (a->q.offsets || a->k.offsets);
   return MICA_OK;
 }
-/* the faces on tensor cores, each in its own file */
-mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a);
-mica_status attn_mma_backward(const mica_exec *exec, const mica_attention_args *a);
-mica_status attn_mma_jvp(const mica_exec *exec, const mica_attention_args *a);
-mica_status attn_mma_backward_jvp(const mica_exec *exec, const mica_attention_args *a);
+
+/* scratch that backward of sm_90a may want, whatever the device: lse and delta of each row, 64 rows at a time */
+static inline size_t attn_wgmma_scratch(const mica_attention_args *a) {
+  const bool forced = a->kernel == MICA_ATTENTION_WGMMA, never = a->kernel == MICA_ATTENTION_FMA || a->kernel == MICA_ATTENTION_MMA;
+  if (!attn_wgmma[MICA_BACKWARD] || never || a->D > ATTN_WGMMA_MOST || a->B <= 0 || a->H <= 0 ||
+      (!forced && (a->T < ATTN_WGMMA_LEAST || a->S < ATTN_WGMMA_LEAST)))
+    return 0;
+  return (size_t)(a->B * a->H * ((a->T + 63) / 64)) * 128 * sizeof(float);
+}
 
 /* columns of a slice, as a template parameter */
 static inline int attn_columns(const mica_attention_args *a) { return a->D <= 32 ? 32 : a->D <= 64 ? 64 : 128; }
@@ -125,6 +197,10 @@ ATTN_DEVICE float attn_number(const mica_wire &w, int64_t b, int64_t h, float ab
 ATTN_DEVICE int64_t attn_place(const mica_wire &w, const int32_t *offsets, int64_t b, int64_t h) {
   int64_t place = wire_place(w, offsets, b);
   return place < 0 ? -1 : place + h * w.stride[1];
+}
+/* has the task that many rows and keys? */
+ATTN_DEVICE bool attn_is_long(const mica_attention_args &a, int64_t b, int least) {
+  return wire_rows(a.q.offsets, b, a.T) >= least && wire_rows(a.k.offsets, b, a.S) >= least;
 }
 ATTN_DEVICE attn_head attn_enter(const mica_attention_args &a, int64_t b, int64_t h) {
   attn_head x;

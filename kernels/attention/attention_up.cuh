@@ -8,7 +8,6 @@
 #include "attention/attention_tile.cuh"
 
 /* wire numbers of attn_job.wide, and the wires that a face writes */
-enum { ATTN_WIRE_V, ATTN_WIRE_D, ATTN_WIRE_T, ATTN_WIRE_TD };
 template <bool HVP>
 static __host__ __device__ __forceinline__ const mica_wire &attn_result(const mica_port &p) { return HVP ? p.td : p.d; }
 
@@ -191,7 +190,7 @@ static __global__ void __launch_bounds__(C::THREADS, HVP || COLS > 64 ? 1 : 2)
     return wire_follows(kd, a.k.offsets, b) || wire_follows(vd, a.v.offsets, b) ||
            (job.whole && wire_follows(qd, a.q.offsets, b));
   };
-  if (follows(first)) return;
+  if (follows(first) || (job.longer && attn_is_long(a, first, job.longer))) return;
   for (int64_t b = first; b == first || (b < a.B && follows(b)); b++) {
     const int T = (int)wire_rows(a.q.offsets, b, a.T), S = (int)wire_rows(a.k.offsets, b, a.S);
     float     dk[C::KEYS][4 * N], dv[C::KEYS][4 * N];
@@ -288,6 +287,7 @@ static __global__ void __launch_bounds__(C::THREADS, HVP || COLS > 64 ? 1 : 2)
   const int     h = (int)(unit / job.slices / job.tiles % a.H), g = (int)(h * a.G / a.H);
   const int64_t first = unit / job.slices / job.tiles / a.H;
   if (wire_follows(qd, a.q.offsets, first) && qd.data) return;
+  if (job.longer && attn_is_long(a, first, job.longer)) return;
   for (int64_t b = first; b == first || (b < a.B && qd.data && wire_follows(qd, a.q.offsets, b)); b++) {
     const attn_head x = attn_enter(a, b, h);
     const bool      want_sums = job.sums && col0 == 0;

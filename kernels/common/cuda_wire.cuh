@@ -69,5 +69,12 @@ static inline bool wire_by_four(const mica_wire &w, const int32_t *offsets, int6
   return w.dtype == MICA_F32 && w.stride[1] == 1 && columns % 4 == 0 && w.stride[0] % 4 == 0 &&
          (offsets || w.task_stride % 4 == 0) && (uintptr_t)w.data % 16 == 0;
 }
+/* host: can TMA copy boxes of this bf16 wire's rows of D columns (kernels/common/cuda_tile_sm90.cuh)? */
+static inline bool wire_by_boxes(const mica_wire &w, const int32_t *offsets, int64_t tasks, int64_t heads, int64_t D) {
+  const auto whole = [&](int64_t stride) { return stride >= D && stride % 8 == 0 && stride < (int64_t)1 << 38; };
+  return w.data && w.dtype == MICA_BF16 && (uintptr_t)w.data % 16 == 0 && D % 8 == 0 && w.stride[2] == 1 &&
+         whole(w.stride[0]) && (heads == 1 || whole(w.stride[1])) &&
+         (offsets || tasks == 1 || w.task_stride == 0 || whole(w.task_stride));
+}
 
 #endif

@@ -63,7 +63,9 @@ def read_object(path):
             if flags & 0xA000:
                 code = unpack(code[:packed], full, path, flags)
             if kind == PTX:
-                ptx[arch] = code.rstrip(b"\0").decode()
+                text = code.rstrip(b"\0").decode()
+                if arch != "sm_90a" or not text or ".target sm_90a" in text:  # -arch=sm_90a adds the PTX of sm_90
+                    ptx[arch] = text
             elif kind == CUBIN:
                 found += [(arch, name, of) for name, of in read_cubin(code, arch).items()]
             entry += head + size
