@@ -140,13 +140,13 @@ ATTN_DEVICE void wgmma_write(const mica_wire &w, bool wide, int64_t place, int64
 /* the job, with maps of the rows that the face reads */
 static inline mica_status wgmma_job_of(const mica_attention_args *a, int face, int least, wgmma_job *job) {
   job->a = *a, job->least = least, job->wide = mma_job_of(a).wide;
-  const struct { const mica_port *port; const mica_wire *wire; int64_t heads; tile90_rows *to; } reads[] = {
-    { &a->q, &a->q.v, a->H, &job->q }, { &a->k, &a->k.v, a->G, &job->k }, { &a->v, &a->v.v, a->G, &job->v },
-    { &a->out, &a->out.d, a->H, &job->g },
+  const struct { const mica_port *port; const mica_wire *wire; int64_t rows, heads; tile90_rows *to; } reads[] = {
+    { &a->q, &a->q.v, a->T, a->H, &job->q }, { &a->k, &a->k.v, a->S, a->G, &job->k }, { &a->v, &a->v.v, a->S, a->G, &job->v },
+    { &a->out, &a->out.d, a->T, a->H, &job->g },
   };
   for (int i = 0; i < (face == MICA_BACKWARD ? 4 : 3); i++)
-    if (mica_status status = tile90_rows_of("attention", *reads[i].wire, reads[i].port->offsets != NULL, a->B, reads[i].heads, a->D,
-                                            reads[i].to);
+    if (mica_status status = tile90_rows_of("attention", *reads[i].wire, reads[i].port->offsets != NULL, a->B, reads[i].rows,
+                                            reads[i].heads, a->D, reads[i].to);
         status < 0)
       return status;
   return MICA_OK;

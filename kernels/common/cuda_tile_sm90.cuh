@@ -167,12 +167,12 @@ PTX_DEVICE void tile90_pack(const float (&d)[N], uint32_t (&p)[N / 8][4]) {
 
 /* ---- rows of a wire with a head axis, as TMA sees them ---- */
 
-/* boxes of 64, 8 and 1 rows by 64 columns over (columns, and rows, heads, tasks by their strides); rows and tasks have
- * no end, since lengths, offsets and slots are device data: what is not there is asked for at places outside */
+/* boxes of 64, 8 and 1 rows by 64 columns over (columns, and rows, heads, tasks by their strides). packed rows end where
+ * the next task's begin, which is device data: what is not there is then asked for row by row at places outside */
 struct tile90_rows {
   CUtensorMap box[3];
   int32_t     row, head, task;               /* which coordinate each is: 1, 2, 3 */
-  int32_t     shared;                        /* all tasks are one */
+  int32_t     shared, ends;                  /* all tasks are one; the map ends where a task's rows do */
 };
 
 PTX_DEVICE void tile90_box(const tile90_rows &from, int box, int column, int row, int head, int task, void *to,
@@ -195,7 +195,9 @@ PTX_DEVICE void tile90_load(const tile90_rows &from, int task, int head, int row
 #pragma unroll 1
     for (int r = 0, n = TILE90_ROWS; r < rows; r += n) {
       const int left = count - r;
-      n = r % TILE90_ROWS == 0 && (left >= TILE90_ROWS || left <= 0) ? TILE90_ROWS : r % 8 == 0 && (left >= 8 || left <= 0) ? 8 : 1;
+      n = r % TILE90_ROWS == 0 && (left >= TILE90_ROWS || left <= 0 || from.ends) ? TILE90_ROWS
+          : r % 8 == 0 && (left >= 8 || left <= 0)                                ? 8
+                                                                                  : 1;
       tile90_box(from, n == 1 ? 2 : n == 8 ? 1 : 0, half * TILE90_COLUMNS, left > 0 ? row + r : TILE90_NONE, head, task,
                  to + (half * rows + r) * TILE90_ROW, barrier);
     }
@@ -203,22 +205,22 @@ PTX_DEVICE void tile90_load(const tile90_rows &from, int task, int head, int row
 
 /* ---- host ---- */
 
-/* of a wire that wire_by_boxes */
-static inline mica_status tile90_rows_of(const char *name, const mica_wire &w, bool packed, int64_t tasks, int64_t heads,
-                                         int64_t D, tile90_rows *rows) {
+/* of a wire that wire_by_boxes, of tasks of at most `most` rows */
+static inline mica_status tile90_rows_of(const char *name, const mica_wire &w, bool packed, int64_t tasks, int64_t most,
+                                         int64_t heads, int64_t D, tile90_rows *rows) {
   void *entry = NULL;
   cudaDriverEntryPointQueryResult found;
   const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
   if (code != cudaSuccess) return micak_cuda_error("cudaGetDriverEntryPointByVersion", name, code);
   if (!entry) return mica_error(MICA_ERR_UNSUPPORTED, "%s: this CUDA driver has no cuTensorMapEncodeTiled: it needs 12.0", name);
-  const cuuint64_t endless = 0x7fffffff;
-  rows->shared = packed || (w.task_stride == 0 && !w.slot) || (tasks == 1 && !w.slot);
+  rows->shared = packed || w.task_stride == 0 || (tasks == 1 && !w.slot), rows->ends = !packed;
+  /* axes of one place take any stride. how many slots there are the device knows */
+  const int64_t slots = rows->shared ? 1 : w.slot ? 0x7fffffff : tasks, row = w.stride[0];
   struct { int32_t *coordinate; cuuint64_t size, stride; } axis[3] = {
-    { &rows->row, endless, (cuuint64_t)w.stride[0] },
-    { &rows->head, (cuuint64_t)heads, heads == 1 ? (cuuint64_t)w.stride[0] : (cuuint64_t)w.stride[1] },
-    { &rows->task, rows->shared ? 1 : endless, rows->shared ? (cuuint64_t)w.stride[0] : (cuuint64_t)w.task_stride },
+    { &rows->row, (cuuint64_t)(packed ? tasks * most : most), (cuuint64_t)row },
+    { &rows->head, (cuuint64_t)heads, (cuuint64_t)(heads == 1 ? row : w.stride[1]) },
+    { &rows->task, (cuuint64_t)slots, (cuuint64_t)(rows->shared ? row : w.task_stride) },
   };
-  if (axis[2].stride == 0) axis[2].size = 1, axis[2].stride = axis[0].stride, rows->shared = 1; /* every slot is the first */
   for (int i = 0; i < 3; i++)                /* by stride */
     for (int j = i + 1; j < 3; j++)
       if (axis[j].stride < axis[i].stride) {

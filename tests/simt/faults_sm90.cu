@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
   must("cudaMalloc", cudaMalloc(&out, sizeof got));
   must("cudaMemcpy", cudaMemcpy(in, given, sizeof given, cudaMemcpyHostToDevice));
   w.data = in, w.stride[0] = 64, w.stride[1] = 64, w.stride[2] = 1, w.dtype = MICA_BF16;
-  must("maps", tile90_rows_of("rows", w, true, 1, 1, 64, &rows));
+  must("maps", tile90_rows_of("rows", w, true, 1, ROWS + 64, 1, 64, &rows));
   if (!failed)
     must("launch", micak_launch("tiles_squared", tiles_squared, dim3(1), dim3(256), PLACES * TILE_BYTES, NULL, rows,
                                 (float *)out, argc > 2 ? what : -1));
