@@ -28,11 +28,13 @@ static __global__ void __launch_bounds__(4 * WGMMA_SPAN) attention_wgmma_numbers
   const int T = (int)wire_rows(a.q.offsets, b, a.T);
   if (i0 >= T) return;
   const bool    wide = job.wide >> (4 * ATTN_OUT) & 1;
-  const int64_t out = attn_place(a.out.v, oo, b, h), g = attn_place(a.out.d, oo, b, h), lse = wire_place(a.lse.v, a.lse.offsets, b);
+  const int64_t out = attn_place(a.out.v, oo, b, h), g = attn_place(a.out.d, oo, b, h);
+  const int64_t lse = wire_place(a.lse.v, a.lse.offsets, b);
   float         delta = 0;
 #pragma unroll 1
   for (int c = 8 * t; c < a.D && row < T && out >= 0 && g >= 0; c += 32) {
-    const uint4 d = *reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(a.out.d.data) + g + row * a.out.d.stride[0] + c);
+    const uint16_t *const from_g = static_cast<const uint16_t *>(a.out.d.data) + g + row * a.out.d.stride[0];
+    const uint4 d = *reinterpret_cast<const uint4 *>(from_g + c);
     uint4       y = make_uint4(0, 0, 0, 0);
     if (wide) {
       y = *reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(a.out.v.data) + out + row * a.out.v.stride[0] + c);

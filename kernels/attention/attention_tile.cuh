@@ -143,12 +143,12 @@ static inline mica_status attn_choose(const mica_attention_args *a, int face, at
   if (a->kernel == MICA_ATTENTION_FMA || a->kernel == MICA_ATTENTION_MMA) return MICA_OK;
   const bool forced = a->kernel == MICA_ATTENTION_WGMMA, has = face == MICA_FORWARD || face == MICA_BACKWARD;
   const bool suits = attn_suits_wgmma(a, face);
-  if (!has || a->T <= 0 || a->S <= 0 || (!forced && (!suits || !attn_wgmma[face] || a->D < ATTN_WGMMA_HEAD || a->T < ATTN_WGMMA_LEAST ||
-                           a->S < ATTN_WGMMA_LEAST)))
-    return MICA_OK;
+  const bool worth = attn_wgmma[face] && a->D >= ATTN_WGMMA_HEAD && a->T >= ATTN_WGMMA_LEAST && a->S >= ATTN_WGMMA_LEAST;
+  if (!has || a->T <= 0 || a->S <= 0 || (!forced && !(suits && worth))) return MICA_OK;
   if (!suits)
-    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma takes q, k, v and out in bf16, rows at multiples of 16 "
-                      "bytes, heads of 8, 16, ... %d elements, and no bias, slopes, scale or block_mask: set kernel=auto",
+    return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma takes q, k, v and out in bf16, for backward with a "
+                      "cotangent, rows at multiples of 16 bytes, heads of 8, 16, ... %d elements, and no bias, slopes, "
+                      "scale or block_mask: set kernel=auto",
                       mica_face_name(face), (int)ATTN_WGMMA_MOST);
   if (!attn_wgmma[face])
     return mica_error(MICA_ERR_UNSUPPORTED, "attention %s: kernel=wgmma: this build has no kernels for sm_90a: set kernel=auto",
@@ -170,7 +170,7 @@ static inline mica_status attn_choose(const mica_attention_args *a, int face, at
 
 /* scratch that backward of sm_90a may want, whatever the device: lse and delta of each row, 64 rows at a time */
 static inline size_t attn_wgmma_scratch(const mica_attention_args *a) {
-  const bool forced = a->kernel == MICA_ATTENTION_WGMMA, never = a->kernel == MICA_ATTENTION_FMA || a->kernel == MICA_ATTENTION_MMA;
+  const bool forced = a->kernel == MICA_ATTENTION_WGMMA, never = !forced && a->kernel != MICA_ATTENTION_AUTO;
   if (!attn_wgmma[MICA_BACKWARD] || never || a->D > ATTN_WGMMA_MOST || a->B <= 0 || a->H <= 0 ||
       (!forced && (a->T < ATTN_WGMMA_LEAST || a->S < ATTN_WGMMA_LEAST)))
     return 0;
