@@ -39,8 +39,8 @@ static void list_op(const mica_op *op) {
   printf("%s: %s\n", op->name, op->doc);
   for (int i = 0; i < op->n_cases; i++) {
     uint32_t f = op->cases[i].flags;
-    printf("  case %d  %s%s%s%s\n", i, op->cases[i].set, f & MICA_CASE_PACKED ? "  [packed]" : "",
-           f & MICA_CASE_BENCH ? "  [bench]" : "", f & MICA_CASE_SLOW ? "  [slow]" : "");
+    printf("  case %d  %s%s%s%s%s\n", i, op->cases[i].set, f & MICA_CASE_PACKED ? "  [packed]" : "",
+           f & MICA_CASE_BENCH ? "  [bench]" : "", f & MICA_CASE_HALF ? "  [half]" : "", f & MICA_CASE_SLOW ? "  [slow]" : "");
   }
   for (int i = 0; i < op->n_kernels; i++)
     printf("  kernel  %s %s %s\n", mica_backend_name(op->kernels[i].backend), mica_dtype_name(op->kernels[i].dtype),

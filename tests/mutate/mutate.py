@@ -2,8 +2,9 @@
 """Plants the faults of table.py, one at a time, in a copy of the kernels and demands that check_ops turns red.
 
     mutate.py --build DIR --room layernorm [--room ...]   rooms or operations; --all for all
-Needs a build folder (Ninja) with check_ops built from these sources; faults of CUDA sources are planted where it is one of
-the SIMT device (build/simt) and skipped elsewhere. Nothing in it, or in the sources, is changed.
+Needs a build folder (Ninja) with check_ops built from these sources; faults of CUDA sources are planted where it compiles
+them, for an emulator (build/simt), those of sm_90a in build/ptxsim, and skipped elsewhere. Nothing in it, or in the sources, is
+changed.
 Exit code 1 when a fault survives, or when check_ops is red without any.
 """
 import argparse
@@ -39,15 +40,26 @@ class Build:
         with open("/proc/cpuinfo") as file:
             self.flags = set(next((w for w in file if w.startswith("flags")), "").split())
         for line in done.stdout.splitlines():
-            words = shlex.split(line)
+            words = compiling(shlex.split(line))
             if "-c" in words and words[words.index("-c") + 1].endswith((".c", ".cu")):
                 self.compile.setdefault(os.path.normpath(words[words.index("-c") + 1]), []).append(words)
             elif "bin/check_ops" in words:
                 self.link = [w for w in words if w not in (":", "&&")]
         if not self.link:
             stop(f"{folder}: no check_ops there; configure with -DMICA_TESTS=ON and Ninja, then build it")
+        self.program = os.path.join(self.folder, "bin", "check_ops")
 
-        self.cuda = any(s.endswith(".cu") for s in self.compile)
+    def kind(self, name):
+        """which kernels a fault in kernels/`name` is in: cpu, cuda, sm90; None for CUDA's that this build does not have"""
+        if not name.endswith((".cu", ".cuh")) or not os.path.exists(os.path.join(SOURCES, "kernels", name)):
+            return "cpu"
+        affected = self.affected(name)
+        return None if not affected else "sm90" if all("_sm90" in s for s in affected) else "cuda"
+
+    def long_cases(self, op):
+        """numbers of the cases that are long enough for the kernels of sm_90a, the shortest ones first, which stand last"""
+        done = subprocess.run([self.program, "--list", "--op", op], capture_output=True, text=True)
+        return re.findall(r"case (\d+) .*\[half\]", done.stdout)[::-1]
 
     def affected(self, name):
         """sources to compile again after a change in kernels/`name`: the file itself, or all that include it"""
@@ -93,7 +105,7 @@ class Build:
             copy = os.path.join(scratch, os.path.relpath(source, SOURCES))
             for words in self.commands(source):
                 words = list(words)
-                out = words[words.index("-o") + 1]
+                out = os.path.relpath(os.path.join(self.folder, words[words.index("-o") + 1]), self.folder)
                 target = os.path.join(scratch, "objects", out)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 replaced[out] = target
@@ -113,6 +125,17 @@ class Build:
         words = [program if w == "bin/check_ops" else replaced.get(w, w) for w in self.link]
         done = runner(words)
         return (None, first_error(done)) if done.returncode else (program, None)
+
+
+def compiling(words):
+    """of commands in a row the one that compiles"""
+    parts = [[]]
+    for w in words:
+        parts[-1].append(w)
+        if w == "&&":
+            parts.append([])
+    found = next((p for p in parts if "-c" in p), None)
+    return [w for w in found if w != "&&"] if found else words
 
 
 def first_error(done):
@@ -189,9 +212,12 @@ def main():
     def runner(words):
         return subprocess.run(words, cwd=build.folder, capture_output=True, text=True)
 
-    def check(program, ops, cuda):
-        """how it is red; emulated kernels first with the fewest layouts"""
-        ways = [["--backend", "cuda", "--brief"], ["--backend", "cuda", "--quick"]] if cuda else [["--quick"]]
+    def check(program, ops, kind):
+        """how it is red; emulated kernels first with the fewest layouts, those of sm_90a in the cases that are theirs"""
+        ways = {"cpu": [["--quick"]], "cuda": [["--backend", "cuda", "--brief"], ["--backend", "cuda", "--quick"]]}.get(kind)
+        if kind == "sm90":
+            ways = [["--backend", "cuda", "--brief", "--slow", "--case", case, "--face", face]
+                    for case in build.long_cases(ops) for face in ("forward", "backward")] or stop(f"{ops} has no long cases")
         return next((how for how in (run(program, ops, way) for way in ways) if how), "")
 
     def run(program, ops, way):
@@ -212,17 +238,17 @@ def main():
             which = fault[4] if len(fault) > 4 else 0
             if options.file not in name:
                 continue
-            cuda = name.endswith((".cu", ".cuh"))
-            if cuda and not build.cuda:
+            kind = build.kind(name)
+            if not kind:
                 skipped += 1
                 continue
             start = time.time()
             groups = groups_of(ops)
             for group in groups:
-                if (group, cuda) not in clean:
-                    clean[group, cuda] = check(os.path.join(build.folder, "bin", "check_ops"), group, cuda)
-                    if clean[group, cuda]:
-                        print(f"RED WITHOUT A FAULT {group}: {clean[group, cuda]}", file=sys.stderr)
+                if (group, kind) not in clean:
+                    clean[group, kind] = check(build.program, group, kind)
+                    if clean[group, kind]:
+                        print(f"RED WITHOUT A FAULT {group}: {clean[group, kind]}", file=sys.stderr)
                         bad += 1
             with tempfile.TemporaryDirectory(prefix="mica-mutate-") as scratch:
                 shutil.copytree(os.path.join(SOURCES, "kernels"), os.path.join(scratch, "kernels"))
@@ -235,7 +261,7 @@ def main():
                     with open(path, "w") as file:
                         file.write(text)
                     program, why = build.check_ops(scratch, name, runner)
-                    red = {group: check(program, group, cuda) for group in groups} if program else {}
+                    red = {group: check(program, group, kind) for group in groups} if program else {}
                     green = [group for group in groups if program and not red[group]]
                     verdict = "STALE" if not program else "SURVIVED" if green else "caught"
                     if program:
@@ -248,7 +274,7 @@ def main():
     if options.json:
         print(json.dumps({"faults": results, "caught": caught, "failed": bad, "skipped": skipped}))
     else:
-        more = f"; {skipped} of CUDA sources skipped: they need a build of the SIMT device" if skipped else ""
+        more = f"; {skipped} of CUDA sources skipped: they need build/simt or build/ptxsim" if skipped else ""
         print(f"{caught} of {len(results)} faults caught, {bad} failed{more}")
     return 1 if bad else 0
 

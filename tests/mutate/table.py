@@ -113,6 +113,35 @@ FAULTS = {
         ("attention/attention_cpu_up.c", "attention", "task < (sums ? a->B : b + 1)", "task < b + 1"),
         ("attention/attention_cpu_up.c", "attention", "r.out.col == 1 && !r.out.add &&", "r.out.col == 1 &&"),
         ("attention/attention_plan_internal.h", "attention", "for (; !add && done < p->j1; done++)", "for (; !add && done < p->j0; done++)"),
+        # sm_90a: barriers and places of rings
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention", "    q.await(tasks++);\n", "    tasks++;\n"),
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention", "        v.await(n);  ", "        "),
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention",
+         "        ptx_wgmma_wait<1>();\n"
+         "        tile90_hold(s);\n        k.release(n + 1);",
+         "        k.release(n + 1);\n"
+         "        ptx_wgmma_wait<1>();\n        tile90_hold(s);"),
+        ("attention/attention_cuda_wgmma_backward_sm90.cu", "attention", "        rows.await(n);\n", ""),
+        ("attention/attention_wgmma.cuh", "attention", "n / WGMMA_STAGES & 1); }", "0); }"),
+        # sm_90a: descriptors, boxes of TMA
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention",
+         "tile90_multiply<C::WALK_HALF>(out, p, v.place(n));\n"
+         "        ptx_wgmma_commit();",
+         "tile90_multiply<C::WALK_HALF / 2>(out, p, v.place(n));\n"
+         "        ptx_wgmma_commit();"),
+        ("common/cuda_tile_sm90.cuh", "attention", "left > 0 ? row + r : TILE90_NONE", "row + r"),
+        # sm_90a: what is hidden
+        ("attention/attention_wgmma.cuh", "attention", "j <= i + x.lag)", "j <= i + x.lag + 64)"),
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention", "return j + C::WALK <= x.S && wgmma_plain(",
+         "return wgmma_plain("),
+        ("attention/attention_cuda_wgmma_backward_sm90.cu", "attention", "wgmma_plain(a, x, i, key + WGMMA_OWN - 1);",
+         "wgmma_plain(a, x, i + 63, key + WGMMA_OWN - 1);"),
+        # sm_90a: sums
+        ("attention/attention_cuda_wgmma_sm90.cu", "attention", "out[e] *= fade[e / 2 % 2];", "out[e] *= fade[0];"),
+        ("attention/attention_cuda_wgmma_backward_sm90.cu", "attention", "ds[e] - delta[e / 2 % 2]", "ds[e] - delta[0]"),
+        ("attention/attention_cuda_wgmma_backward_sm90.cu", "attention", "tile90_load<C::HALVES>(job.q, at_q.task, h, at_q.row + i,",
+         "tile90_load<C::HALVES>(job.q, at_q.task, h0, at_q.row + i,"),
+        ("attention/attention_cuda_wgmma_backward_sm90.cu", "attention", "row < T && out >= 0 && g >= 0; c += 32", "row < T && out >= 0 && g >= 0; c += 64"),
     ],
     "embedding": [
         ("embedding/embedding_ref.inc", "embedding", "REF_ADD(a->w, wire, b, i, c, 0, 0, REF_LD(a->y, wire, b, r, c, 0, 0));",
