@@ -9,7 +9,8 @@
  * x (B,T,H,K), out (B,T,H,V), state_in = W_0, state_out = W_T (B,H,K,R), R = V + 2 K + 4: columns of y, q, k, b in this
  * order. heads are independent; x may be packed: each task starts from its W_0. W_0 is a parameter (shared by all
  * tasks) or a state. 1 <= K, V <= 256. outputs must not overlap inputs.
- * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. a token is a rank-1
+ * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. on CUDA f32 sums, wires of
+ * f32 or bf16; sums over columns are trees that K and V fix. a token is a rank-1
  * change by features that sum to 1 and rates below 1, but W is not bounded: overflow gives Inf or NaN, which stays in its
  * task and head.
  * cost: 3 K R multiply-adds a token and head forward, about three times that backward and jvp, nine times backward_jvp;

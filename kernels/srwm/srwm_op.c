@@ -1,4 +1,5 @@
 /* table of srwm */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "common/rows.h"
@@ -74,12 +75,23 @@ CPU_DISPATCH(srwm_backward)
 CPU_DISPATCH(srwm_jvp)
 CPU_DISPATCH(srwm_backward_jvp)
 REF_PROTOS(srwm);
+CUDA_PROTOS(srwm)
+#ifdef MICA_HAVE_CUDA
+void micak_srwm_forward_cuda_split(const void *args, mica_split *split);
+void micak_srwm_backward_cuda_split(const void *args, mica_split *split);
+void micak_srwm_jvp_cuda_split(const void *args, mica_split *split);
+void micak_srwm_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel kernels[] = {
   REF_KERNELS(srwm),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_srwm_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_srwm_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_srwm_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_srwm_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(srwm, MICA_F32, micak_srwm_forward_cuda_split, micak_srwm_backward_cuda_split,
+                    micak_srwm_jvp_cuda_split, micak_srwm_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(srwm, MICA_BF16, micak_srwm_forward_cuda_split, micak_srwm_backward_cuda_split,
+                    micak_srwm_jvp_cuda_split, micak_srwm_backward_jvp_cuda_split)
 };
 
 static const mica_case cases[] = {
@@ -90,6 +102,7 @@ static const mica_case cases[] = {
   { "B=1 T=17 H=1 K=9 V=16", 0 },
   { "B=1 T=33 H=1 K=4 V=2", 0 },
   { "B=1 T=16 H=1 K=17 V=5", 0 },
+  { "B=1 T=2 H=1 K=70 V=8", 0 },             /* on CUDA a block a head, and with tangents its matrix in scratch */
   { "B=1 T=63 H=1 K=3 V=4", MICA_CASE_SLOW },
   { "B=1 T=64 H=1 K=3 V=4", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=3 V=4", MICA_CASE_SLOW },

@@ -232,6 +232,12 @@ FAULTS = {
         ("srwm/srwm_cpu.c", "srwm", "e = micak_first(e, v_zero(), n - i < VW ? n - i : VW);", ""),
         ("srwm/srwm_cpu.c", "srwm", "task < (sums ? a->B : b + 1)", "task < b + 1"),
         ("srwm/srwm_internal.h", "srwm", "a->T > n ? (a->T + n - 1) / n : 1", "a->T > n ? a->T / n : 1"),
+        ("srwm/srwm_team.cuh", "srwm", "{ s, s * (1.0f - s) * r.t }", "{ s, s * r.t }"),
+        ("srwm/srwm_team.cuh", "srwm", "  SRWM_COLUMNS(job, team, j) read.put(j, srwm_read(job, own.p, S, j));\n  team.sync();", "  SRWM_COLUMNS(job, team, j) read.put(j, srwm_read(job, own.p, S, j));"),
+        ("srwm/srwm_cuda_backward.cu", "srwm", "{ dc.v - de.v, dc.t - de.t }", "dc"),
+        ("srwm/srwm_cuda_backward.cu", "srwm", "(1.0f - 2.0f * s.v) * s.t", "(1.0f - s.v) * s.t"),
+        ("srwm/srwm_cuda_backward.cu", "srwm", "r ? next : before(chunk, 0), next,", "r ? next : before(0, 0), next,"),
+        ("srwm/srwm_cuda.cu", "srwm", "(state.data && wire_follows(state, NULL, b))", "false"),
     ],
     "gradient_memory": [
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "F(axpy)(g.ld, (F(num)){ 1, 0 }, g, y);", ""),
