@@ -92,7 +92,7 @@ static void factor(task *t, const double *d, double *root) {
       for (int64_t i = 0; i < n; i++) task_axpy(d[r] * t->x[r * I + i], t->x + r * I, t->L + i * n, i + 1);
     for (int64_t i = 0; i < n; i++) t->L[i * n + i] += t->ridge;
   }
-  t->good = task_factor(t->L, n) && t->ridge > 0;
+  t->good = task_factor(t->L, n); /* w of an impossible task is NaN, and so is this */
 }
 /* m (I) := H^-1 m; z: R more numbers */
 static void solve(const task *t, const double *root, double *z, double *m) {

@@ -45,6 +45,26 @@ class Op(Case):
             self.assertEqual(w[0], 1)
             self.assertTrue(math.isnan(w[1]), w)
 
+    def test_a_logistic_regression_that_cannot_be_solved_spoils_its_own_task_alone(self):
+        # without a look at the sign of the ridge the second one would end at once, at 0
+        values = {"x.v": ([2, 2, 1], [1, 1, 1, 1]), "y.v": ([2, 2, 1], [1, 0, 1, 0]), "ridge.v": ([2], [2, -0.1]),
+                  "w.d": ([2, 1, 1], [1, 1])}
+        for backend in ("ref", "cpu"):
+            out = self.run_face("logistic", "backward", values, "--backend", backend)
+            for port, first in (("w.v", 1), ("x.d", 2), ("y.d", 2), ("ridge.d", 1)):
+                numbers = out[port][1]
+                self.assertTrue(all(math.isfinite(v) for v in numbers[:first]), (port, numbers))
+                self.assertTrue(all(math.isnan(v) for v in numbers[first:]), (port, numbers))
+
+    def test_a_logistic_regression_whose_full_newton_steps_go_astray(self):
+        rows, y, ridge = [(0.5, 1), (8, 1), (30, 30)], [0.9, 0, 1], 1e-4
+        values = {"x.v": ([1, 3, 2], [v for row in rows for v in row]), "y.v": ([1, 3, 1], y), "ridge.v": ([1], [ridge])}
+        for backend in ("ref", "cpu"):
+            w = self.run_face("logistic", "forward", values, "--backend", backend)["w.v"][1]
+            s = [1 / (1 + math.exp(-(row[0] * w[0] + row[1] * w[1]))) for row in rows]
+            for i in range(2):  # the slope at the minimum
+                self.assertLess(abs(sum((s[r] - y[r]) * rows[r][i] for r in range(3)) + ridge * w[i]), 1e-5, w)
+
     def test_second_order_of_softplus_like(self):
         # y = tanh(x): td = y.d * f''(x) * t where y.td is zero
         x = 0.7

@@ -363,7 +363,6 @@ FAULTS = {
         ("logistic/logistic_ref.inc", "logistic", "(dt[r] * c[r] + s[1] * ct) * W(v, o, i)", "s[1] * ct * W(v, o, i)"),
         ("logistic/logistic_ref.c", "logistic", "size > 1e-10 * (1 + length)", "size > 1e-2 * (1 + length)"),
         ("logistic/logistic_cpu.c", "logistic", "size > 1e-9 * (1 + length)", "size > 1e-2 * (1 + length)"),
-        ("logistic/logistic_cpu.c", "logistic", "t->good = task_factor(t->L, n) && t->ridge > 0;", "t->good = task_factor(t->L, n);"),
         ("logistic/logistic_cpu.c", "logistic", "if (d2) d2[r] = d[r] * (1 - 2 * s[r]);", "if (d2) d2[r] = d[r] * (1 - s[r]);"),
         ("logistic/logistic_cpu.c", "logistic", "z[r] = root[r] * task_dot(", "z[r] = task_dot("),
         ("logistic/logistic_cpu.c", "logistic", "    take(t, t->xt, m.e, wt);\n", ""),
