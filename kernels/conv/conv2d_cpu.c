@@ -13,6 +13,7 @@ enum { NV = 4 };  /* vectors of a tile's width */
 enum { NV = 2 };
 #endif
 enum { PIXELS = 6, COLUMNS = NV * VW };
+#define EACH_PIXELS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 
 /* ---- gathering and packing ---- */
 
@@ -99,15 +100,13 @@ INLINE void tile(const tile_job *j, const int n, const int nv) {
     for (int v = 0; v < nv; v++) store_part(j->y + p * j->out + v * VW, sum[p][v], j->left - v * VW);
 }
 
-#define TILES(n)                                                             \
-  static void tile_##n##_1(const tile_job *j) { tile(j, n, 1); }             \
-  static void tile_##n##_2(const tile_job *j) { tile(j, n, 2); }             \
+#define TILES(n)                                                   \
+  static void tile_##n##_1(const tile_job *j) { tile(j, n, 1); } \
+  static void tile_##n##_2(const tile_job *j) { tile(j, n, 2); } \
   static void tile_##n##_full(const tile_job *j) { tile(j, n, NV); }
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
-static void (*const tiles[PIXELS][3])(const tile_job *) = {
-  { tile_1_1, tile_1_2, tile_1_full }, { tile_2_1, tile_2_2, tile_2_full }, { tile_3_1, tile_3_2, tile_3_full },
-  { tile_4_1, tile_4_2, tile_4_full }, { tile_5_1, tile_5_2, tile_5_full }, { tile_6_1, tile_6_2, tile_6_full },
-};
+EACH_PIXELS(TILES)
+#define TILE_ROW(n) { tile_##n##_1, tile_##n##_2, tile_##n##_full },
+static void (*const tiles[PIXELS][3])(const tile_job *) = { EACH_PIXELS(TILE_ROW) };
 INLINE int width_of(int64_t left) { return left <= VW ? 0 : left <= 2 * VW ? 1 : 2; }
 
 /* an image of results (p, q, out) += the padded image `x` of `wide` pixels a row (in channels) with packed weights */
@@ -217,10 +216,10 @@ IMAGES(backward_jvp, MICA_BACKWARD_JVP)
 
 /* ---- sums over images: w.d and b.d, w.td and b.td ---- */
 
-/* block (PIXELS inputs, COLUMNS outputs) of sums += outer products over n pixels */
+/* block (PIXELS inputs, COLUMNS outputs) of sums += outer products over `lines` rows of n pixels */
 typedef struct outer_job {
   const float *x, *dy;
-  int64_t x_step, dy_step, n;
+  int64_t x_step, dy_step, n, x_line, dy_line, lines;
   float *sum;
   int64_t wide;
 } outer_job;
@@ -228,28 +227,27 @@ INLINE void outer(const outer_job *j, const int rows, const int nv) {
   vf sum[PIXELS][NV];
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < nv; v++) sum[i][v] = v_load(j->sum + i * j->wide + v * VW);
-  const float *x = j->x, *dy = j->dy;
-  for (int64_t p = 0; p < j->n; p++, x += j->x_step, dy += j->dy_step) {
-    vf d[NV];
-    for (int v = 0; v < nv; v++) d[v] = v_load(dy + v * VW);
-    for (int i = 0; i < rows; i++) {
-      vf xv = v_set1(x[i]);
-      for (int v = 0; v < nv; v++) sum[i][v] = v_fma(xv, d[v], sum[i][v]);
+  for (int64_t l = 0; l < j->lines; l++) {
+    const float *x = j->x + l * j->x_line, *dy = j->dy + l * j->dy_line;
+    for (int64_t p = 0; p < j->n; p++, x += j->x_step, dy += j->dy_step) {
+      vf d[NV];
+      for (int v = 0; v < nv; v++) d[v] = v_load(dy + v * VW);
+      for (int i = 0; i < rows; i++) {
+        vf xv = v_set1(x[i]);
+        for (int v = 0; v < nv; v++) sum[i][v] = v_fma(xv, d[v], sum[i][v]);
+      }
     }
   }
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < nv; v++) v_store(j->sum + i * j->wide + v * VW, sum[i][v]);
 }
-#define OUTERS(n)                                                              \
-  static void outer_##n##_1(const outer_job *j) { outer(j, n, 1); }            \
-  static void outer_##n##_2(const outer_job *j) { outer(j, n, 2); }            \
+#define OUTERS(n)                                                      \
+  static void outer_##n##_1(const outer_job *j) { outer(j, n, 1); } \
+  static void outer_##n##_2(const outer_job *j) { outer(j, n, 2); } \
   static void outer_##n##_full(const outer_job *j) { outer(j, n, NV); }
-OUTERS(1) OUTERS(2) OUTERS(3) OUTERS(4) OUTERS(5) OUTERS(6)
-static void (*const outers[PIXELS][3])(const outer_job *) = {
-  { outer_1_1, outer_1_2, outer_1_full }, { outer_2_1, outer_2_2, outer_2_full },
-  { outer_3_1, outer_3_2, outer_3_full }, { outer_4_1, outer_4_2, outer_4_full },
-  { outer_5_1, outer_5_2, outer_5_full }, { outer_6_1, outer_6_2, outer_6_full },
-};
+EACH_PIXELS(OUTERS)
+#define OUTER_ROW(n) { outer_##n##_1, outer_##n##_2, outer_##n##_full },
+static void (*const outers[PIXELS][3])(const outer_job *) = { EACH_PIXELS(OUTER_ROW) };
 
 /* the image in place where it is dense, else gathered; NULL: zeros. lanes beyond the last column of the last pixel are
  * read, and thrown away: only a gathered image has room for them */
@@ -262,25 +260,25 @@ static const float *gather(const image *m, int64_t h, int64_t w, int64_t c, int 
 
 static void add_image(const mica_conv2d_args *a, const float *x, const float *dy, int64_t ky, int64_t i0, int64_t ni,
                       float *sum) {
-  const int64_t wide = conv_row(a->O), s = a->stride;
+  const int64_t wide = conv_row(a->O), s = a->stride, down = ky - a->pad;
+  /* outputs whose input row p s + down, and column q s + shift, lie in the image */
+  int64_t p0 = down < 0 ? (-down + s - 1) / s : 0, p1 = a->H - 1 - down < 0 ? 0 : (a->H - 1 - down) / s + 1;
+  if (p1 > a->P) p1 = a->P;
+  if (p0 >= p1) return;
   for (int64_t kx = 0; kx < a->K; kx++) {
-    /* outputs whose input column q s + kx - pad lies in the image */
     int64_t shift = kx - a->pad, q0 = shift < 0 ? (-shift + s - 1) / s : 0, q1 = (a->W - 1 - shift) / s + 1;
     if (a->W - 1 - shift < 0) continue;
     if (q1 > a->Q) q1 = a->Q;
     if (q0 >= q1) continue;
-    outer_job j = { .x_step = s * a->I, .dy_step = a->O, .n = q1 - q0, .wide = wide };
-    for (int64_t p = 0; p < a->P; p++) {
-      int64_t h = p * s + ky - a->pad;
-      if (h < 0 || h >= a->H) continue;
-      const float *xr = x + (h * a->W + q0 * s + shift) * a->I + i0, *dr = dy + (p * a->Q + q0) * a->O;
-      for (int64_t o = 0; o < a->O; o += COLUMNS)
-        for (int64_t i = 0; i < ni; i += PIXELS) {
-          int64_t rows = ni - i < PIXELS ? ni - i : PIXELS;
-          j.x = xr + i, j.dy = dr + o, j.sum = sum + (kx * ni + i) * wide + o;
-          outers[rows - 1][width_of(a->O - o)](&j);
-        }
-    }
+    outer_job j = { .x_step = s * a->I, .dy_step = a->O, .n = q1 - q0, .x_line = s * a->W * a->I,
+                    .dy_line = a->Q * a->O, .lines = p1 - p0, .wide = wide };
+    const float *xr = x + ((p0 * s + down) * a->W + q0 * s + shift) * a->I + i0, *dr = dy + (p0 * a->Q + q0) * a->O;
+    for (int64_t o = 0; o < a->O; o += COLUMNS)
+      for (int64_t i = 0; i < ni; i += PIXELS) {
+        int64_t rows = ni - i < PIXELS ? ni - i : PIXELS;
+        j.x = xr + i, j.dy = dr + o, j.sum = sum + (kx * ni + i) * wide + o;
+        outers[rows - 1][width_of(a->O - o)](&j);
+      }
   }
 }
 
@@ -332,7 +330,10 @@ static void bias_unit(const mica_conv2d_args *a, const conv_cut *cut, int64_t g,
       for (int64_t p = 0; p < a->P; p++)
         for (int64_t q = 0; q < a->Q; q++) {
           const float *row = m.at + p * m.stride[0] + q * m.stride[1];
-          for (int64_t o = 0; o < a->O; o++) sum[o] += row[o * m.stride[2]];
+          if (m.stride[2] == 1)
+            for (int64_t o = 0; o < a->O; o++) sum[o] += row[o];
+          else
+            for (int64_t o = 0; o < a->O; o++) sum[o] += row[o * m.stride[2]];
         }
     }
   }
