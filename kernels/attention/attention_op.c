@@ -228,6 +228,8 @@ static const mica_case attention_cases[] = {
   { "B=1 T=256 S=300 H=1 G=1 D=48 mask=window window=70" BARE, LONG },
   { "B=2 T=270 S=256 H=1 G=1 D=64 mask=prefix block_mask=none" NO_BIAS " scale=none", LONG },
   { "B=1 T=256 S=283 H=1 G=1 D=88 mask=context prefix=130" BARE, LONG },
+  /* their rings go round more than twice */
+  { "B=1 T=256 S=530 H=1 G=1 D=64" BARE, LONG },
   { "B=64 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH },
   { "B=256 T=32 S=32 H=2 G=2 D=64" BARE, MICA_CASE_BENCH },
   { "B=512 T=41 S=41 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

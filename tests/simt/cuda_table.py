@@ -51,8 +51,8 @@ WHY = {
 }
 # operations of a room that run the same machine code: those that stand for all
 LIKE = {"elementwise": ("gelu", "sqrt", "add", "div", "where")}
-# cases that launch kernels which no bench case does; all others are looked through when these are not enough
-LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"))
+# cases that launch kernels which no bench case does; all others but slow ones are looked through when these are not enough
+LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("attention", "188"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"))
 # attention where the peers time it: (tasks, rows, heads, columns), causal; one task and one head of it run
 SHAPES = ((512, 41, 8, 32), (512, 82, 8, 32), (512, 128, 8, 32), (4, 1024, 8, 64))
 GPUS = ("H100", "H200")
@@ -137,7 +137,8 @@ def rows_of(found, room, op, face, shape, figures, dense=False):
             largest[s["kernel"]] = s
     out = []
     for s in largest.values():
-        of = [figures[sm, s["kernel"]] for sm in SM if (sm, s["kernel"]) in figures]
+        built = [sm for sm in SM if (sm, s["kernel"]) in figures]
+        of = [figures[sm, s["kernel"]] for sm in built]
         threads = s["block"][0] * s["block"][1] * s["block"][2]
         dynamic = max(0, s["shared_bytes"] - of[-1]["shared"])
 
@@ -151,7 +152,7 @@ def rows_of(found, room, op, face, shape, figures, dense=False):
                     "grid": "x".join(str(n) for n in s["grid"] if n > 1) or "1", "threads": threads,
                     "registers": [f["registers"] for f in of], "shared": of[-1]["shared"], "dynamic": dynamic,
                     "stack": [f["stack"] for f in of],
-                    "occupancy": [occupancy(sm, threads, f["registers"], f["shared"] + dynamic) for sm, f in zip(SM, of)],
+                    "occupancy": [occupancy(sm, threads, f["registers"], f["shared"] + dynamic) for sm, f in zip(built, of)],
                     "sectors": ratio(("global_load", "global_store"), "sectors", "ideal_sectors"),
                     "waves": ratio(("shared_load", "shared_store"), "wavefronts", "ideal"),
                     "flop": flop, "tensor": sum(s["tensor_flops"].values()), "us": s["model"]["bound_us"],
@@ -234,10 +235,10 @@ def measure(rooms, jobs):
     figures, kernels = compiled()
     rows = []
 
-    def of_case(room, op, number, shape, layouts, bench=False):
+    def of_case(room, op, number, shape, *layouts, bench=False):
         """rows of a case, in every face"""
         def one(face):
-            found = launches("check_ops", ["--backend", "cuda", layouts, "--op", op, "--case", number, "--face", face])
+            found = launches("check_ops", ["--backend", "cuda", *layouts, "--op", op, "--case", number, "--face", face])
             return rows_of(found, room, op, face, shape, figures, dense=not bench)
 
         with ThreadPoolExecutor(jobs) as pool:
@@ -257,17 +258,19 @@ def measure(rooms, jobs):
         own = [op for op, of in ops if of == room and op in LIKE.get(room, [op])]
         cases = [(op, *case) for op in own for case in
                  re.findall(r"case (\d+)  (.*?)(?: +(\[.*))?$", run("check_ops", ["--list", "--op", op]).stdout, re.M)]
-        cases = [c for c in cases if "[slow]" not in c[3]]
+        cases = [c for c in cases if "[slow]" not in c[3] or c[:2] in LOOK_FIRST]
         for op, number, shape, flags in cases:
             if "[bench]" in flags:
                 of_room += of_case(room, op, number, shape, "--brief", bench=True)
         # kernels that no bench case launches, from other cases, and from more layouts of memory
         cases = [c for c in cases if "[bench]" not in c[3]]
         first, rest = [c for c in cases if c[:2] in LOOK_FIRST], [c for c in cases if c[:2] not in LOOK_FIRST]
-        for (op, number, shape, _), layouts in [(c, l) for some in (first, rest) for l in ("--brief", "--quick") for c in some]:
+        for (op, number, shape, flags), layouts in [(c, l) for some in (first, rest) for l in ("--brief", "--quick") for c in some
+                                              if l == "--brief" or "[slow]" not in c[3]]:
             missing = unseen(kernels[room], rows + of_room)
             if missing:
-                of_room += [r for r in of_case(room, op, number, shape, layouts) if r["kernel"] in missing]
+                slow = ["--slow"] if "[slow]" in flags else []
+                of_room += [r for r in of_case(room, op, number, shape, layouts, *slow) if r["kernel"] in missing]
         print(f"{room}: {len(kernels[room])} kernels, {len(unseen(kernels[room], rows + of_room))} of them not launched", flush=True)
         rows += of_room
     return rows, kernels
