@@ -1,10 +1,14 @@
 /* cuda_memory.cuh: the recurrence of memory.h on CUDA, forward and jvp; the way back is cuda_memory_up.cuh.
  *
  * a team of threads holds the state of one (task, head) and of a slice of its columns in registers for the whole
- * sequence: a thread 8 rows x 2 columns, LK threads a column, which add up what a key or a query reads by shuffles.
+ * sequence: a thread 8 rows x 2 columns (1 where a rule has more matrices), LK threads a column, which add up what a
+ * key or a query reads by shuffles.
  * columns never meet on the way down, so that a slice is a team of its own. tokens are staged in shared memory, a chunk
  * ahead. a team is a part of a warp, or all warps of its block. which thread does what follows from K, V and the rule
- * alone: no bit depends on B, T or on what else is in a launch. nothing is atomic. */
+ * alone: no bit depends on B, T or on what else is in a launch. nothing is atomic.
+ *
+ * a rule is a type with the constants of mem_linear, and functions that are found by it: mem_advance, the state after a
+ * token, and mem_read, what a query reads; for the way back mem_read_up and mem_token_up. */
 #ifndef MICA_KERNELS_COMMON_CUDA_MEMORY_CUH
 #define MICA_KERNELS_COMMON_CUDA_MEMORY_CUH
 
@@ -15,20 +19,27 @@
 
 #define MEM_DEVICE static __device__ __forceinline__
 
-enum { MEM_R = 8, MEM_J = 2, MEM_THREADS = 256, MEM_SMALL = 64 }; /* SMALL: of a block of several teams */
+#ifndef MEM_COLUMNS
+#define MEM_COLUMNS 2                        /* a file may take 1: what its threads hold must fit in registers */
+#endif
+enum { MEM_R = 8, MEM_J = MEM_COLUMNS, MEM_THREADS = 256, MEM_SMALL = 64 }; /* SMALL: of a block of several teams */
 /* what is staged; each is followed by its tangent. E: of the delta rules on the way back, in the place of V */
-enum { MEM_K, MEM_Q, MEM_A, MEM_V, MEM_BETA, MEM_D, MEM_E, MEM_KINDS };
+enum { MEM_K, MEM_Q, MEM_A, MEM_V, MEM_BETA, MEM_M, MEM_D, MEM_E, MEM_KINDS };
+/* rows that a slice has only a part of */
+enum { MEM_PART_Q, MEM_PART_K, MEM_PART_A, MEM_PART_BETA, MEM_PART_M, MEM_PARTS };
 
 struct mem_job {
   int64_t   B, units;                        /* units: (task, head, slice) */
   int32_t   T, H, K, V, columns, channel, keys, divide; /* columns: V and the sum of keys */
+  int32_t   period, held;                    /* of rules with a momentum, else 0 */
   float     eps;
   int32_t   LK, LK_log, lanes, teams, width, width4, K4, slices, tokens, chunks; /* width: columns of a slice; .4: as staged */
   int32_t   at[2 * MEM_KINDS], ld[MEM_KINDS], buffer, buffers, floats; /* of a team's shared memory */
   int32_t   raw, reads, row;                 /* raw: readings to scratch; row: floats of a row there */
-  mica_port q, k, v, beta, a, state_in, state_out, norm_in, norm_out, out;
-  float    *readings[2], *e[2], *kept, *part[4], *state; /* scratch; [2]: with tangents */
+  mica_port q, k, v, beta, a, m, state_in, state_out, norm_in, norm_out, moment_in, moment_out, out;
+  float    *readings[2], *e[2], *kept, *part[MEM_PARTS], *state, *moment; /* scratch; [2]: with tangents */
 };
+static_assert(sizeof(mem_job) <= 4096, "a kernel's parameters");
 
 /* ---- host ---- */
 
@@ -55,7 +66,8 @@ static inline void mem_shape(mem_job *job) {
 }
 /* the staging buffers of the kinds that a kernel uses, then `more` floats */
 static inline void mem_stages(mem_job *job, uint32_t kinds, bool dual, int64_t more) {
-  const int32_t ld[MEM_KINDS] = { job->K4, job->K4, job->channel ? job->K4 : 1, job->width4, 1, job->width4, job->width4 };
+  const int32_t ld[MEM_KINDS] = { job->K4, job->K4, job->channel ? job->K4 : 1, job->width4, 1, 1, job->width4,
+                                    job->width4 };
   int32_t       at = 0;
   for (int kind = 0; kind < MEM_KINDS; kind++) {
     job->ld[kind] = ld[kind];
@@ -72,11 +84,13 @@ static inline void mem_stages(mem_job *job, uint32_t kinds, bool dual, int64_t m
 }
 
 static inline mica_status mem_open(mem_job *job, const micak_memory *m) {
-  static const char *const names[] = { "q", "k", "v", "beta", "decay", "state_in", "state_out", "norm_in", "norm_out", "out" };
-  const mica_port *from[] = { m->q, m->k, m->v, m->beta, m->a, m->state_in, m->state_out, m->norm_in, m->norm_out, m->out };
-  mica_port *to[] = { &job->q, &job->k, &job->v, &job->beta, &job->a, &job->state_in, &job->state_out, &job->norm_in,
-                      &job->norm_out, &job->out };
-  for (int i = 0; i < 10; i++) {
+  static const char *const names[] = { "q", "k", "v", "beta", "decay", "momentum", "state_in", "state_out", "norm_in",
+                                       "norm_out", "moment_in", "moment_out", "out" };
+  const mica_port *from[] = { m->q, m->k, m->v, m->beta, m->a, m->m, m->state_in, m->state_out, m->norm_in, m->norm_out,
+                              m->moment_in, m->moment_out, m->out };
+  mica_port *to[] = { &job->q, &job->k, &job->v, &job->beta, &job->a, &job->m, &job->state_in, &job->state_out,
+                      &job->norm_in, &job->norm_out, &job->moment_in, &job->moment_out, &job->out };
+  for (int i = 0; i < MICA_COUNT(from); i++) {
     if (!from[i]) continue;
     *to[i] = *from[i];
     const mica_wire *wires[] = { &to[i]->v, &to[i]->d, &to[i]->t, &to[i]->td };
@@ -88,6 +102,7 @@ static inline mica_status mem_open(mem_job *job, const micak_memory *m) {
   job->B = m->B, job->T = (int32_t)m->T, job->H = (int32_t)m->H, job->K = (int32_t)m->K, job->V = (int32_t)m->V;
   job->keys = m->keys, job->columns = job->V + m->keys, job->divide = m->divide, job->eps = (float)m->eps;
   job->channel = m->decay == MICAK_DECAY_CHANNEL;
+  job->period = (int32_t)m->period, job->held = m->held;
   mem_shape(job);
   return MICA_OK;
 }
@@ -163,6 +178,7 @@ MEM_DEVICE mem_stream mem_stream_of(const mem_job &job, int64_t b, int64_t h, in
                           : kind == MEM_Q ? job.q
                           : kind == MEM_A ? job.a
                           : kind == MEM_V ? job.v
+                          : kind == MEM_M ? job.m
                           : kind == MEM_D ? job.out
                                           : job.beta;
   const mica_wire &w = kind == MEM_D ? (tangent ? port.td : port.d) : tangent ? port.t : port.v;
@@ -172,12 +188,12 @@ MEM_DEVICE mem_stream mem_stream_of(const mem_job &job, int64_t b, int64_t h, in
   x.data = NULL, x.row = w.stride[0], x.col = w.stride[2], x.dtype = w.dtype, x.cols = 0, x.one = -1;
   if (place >= 0) {
     x.cols = slice ? (left ? min(job.width, job.V - j0) : 0) : kind == MEM_K || kind == MEM_Q ? job.K : job.channel ? job.K : 1;
-    if (kind == MEM_BETA) x.cols = 1;
+    if (kind == MEM_BETA || kind == MEM_M) x.cols = 1;
     x.data = static_cast<const char *>(w.data) +
              (place + (slice ? j0 * w.stride[2] : 0)) * (w.dtype == MICA_BF16 ? 2 : 4);
   }
   if (!tangent && kind == MEM_V && job.keys && job.V < j0 + job.width) x.one = job.V - j0;
-  if (!tangent && kind == MEM_BETA && !w.data) x.one = 0;
+  if (!tangent && !w.data && (kind == MEM_BETA || (kind == MEM_A && job.period))) x.one = 0; /* absent: 1 */
   if (kind == MEM_E || (kind == MEM_D && job.divide)) { /* rows in scratch */
     x.data = reinterpret_cast<const char *>((kind == MEM_E ? job.e[tangent] : job.readings[tangent]) +
                                             mem_row(job, b, h) + j0);
@@ -232,7 +248,11 @@ MEM_DEVICE void mem_get_rows(const mem_team &team, const float *row, float (&x)[
     *reinterpret_cast<float4 *>(x + r) = *reinterpret_cast<const float4 *>(row + mem_row_of(team, r));
 }
 MEM_DEVICE void mem_get_columns(const mem_team &team, const float *row, float (&x)[MEM_J]) {
+#if MEM_COLUMNS == 1
+  x[0] = row[team.cg];
+#else
   *reinterpret_cast<float2 *>(x) = *reinterpret_cast<const float2 *>(row + MEM_J * team.cg);
+#endif
 }
 /* token r of a staged kind */
 MEM_DEVICE const float *mem_token(const mem_job &job, const float *buffer, int kind, int tangent, int r) {
@@ -292,19 +312,92 @@ MEM_DEVICE void mem_load(const mem_job &job, const mem_team &team, const mem_cel
       x[r][c] = i < job.K && j >= 0 ? cells.get(job, i, j) : 0.0f;
     }
 }
-/* the state before the first token */
-template <bool DUAL>
-MEM_DEVICE void mem_first(const mem_job &job, const mem_team &team, int64_t b, int64_t h, int j0, mem_state<DUAL> &S) {
-  mem_load(job, team, mem_cells(job.state_in.v, job.norm_in.v, b, h), j0, S.v);
-  if constexpr (DUAL) mem_load(job, team, mem_cells(job.state_in.t, job.norm_in.t, b, h), j0, S.t);
+MEM_DEVICE void mem_save(const mem_job &job, const mem_team &team, const mem_cells &cells, int j0,
+                         const float (&x)[MEM_R][MEM_J], int64_t b) {
+#pragma unroll
+  for (int r = 0; r < MEM_R; r++)
+#pragma unroll
+    for (int c = 0; c < MEM_J; c++) {
+      const int i = mem_row_of(team, r), j = mem_column(job, team, j0, c);
+      if (i < job.K && j >= 0) cells.put(job, i, j, x[r][c], b);
+    }
+}
+/* the matrices before the first token: S; with a momentum its last change, and the one that gradients are taken at */
+template <bool DUAL, int STATES>
+MEM_DEVICE void mem_first(const mem_job &job, const mem_team &team, int64_t b, int64_t h, int j0,
+                          mem_state<DUAL> (&S)[STATES]) {
+  mem_load(job, team, mem_cells(job.state_in.v, job.norm_in.v, b, h), j0, S[0].v);
+  if constexpr (DUAL) mem_load(job, team, mem_cells(job.state_in.t, job.norm_in.t, b, h), j0, S[0].t);
+  if constexpr (STATES > 1) {
+    mem_load(job, team, mem_cells(job.moment_in.v, job.norm_in.v, b, h), j0, S[1].v);
+    if constexpr (DUAL) mem_load(job, team, mem_cells(job.moment_in.t, job.norm_in.t, b, h), j0, S[1].t);
+  }
+  if constexpr (STATES > 2) S[2] = mem_state<DUAL>{};
 }
 
-/* S becomes the state after token r of the buffer. KNOWN: e is staged, else it is computed and returned */
-template <bool DELTA, bool DECAY, bool DUAL, bool KNOWN>
-MEM_DEVICE void mem_advance(const mem_job &job, const mem_team &team, const float *buffer, int r, mem_state<DUAL> &S,
-                            float (&e)[MEM_J], float (&e_t)[MEM_J]) {
-  const int from = KNOWN && DELTA ? MEM_E : MEM_V;
-  float     k[MEM_R], k_t[MEM_R], u[MEM_J], u_t[MEM_J];
+/* e -= what k reads */
+template <bool DUAL>
+MEM_DEVICE void mem_miss(const mem_team &team, const mem_state<DUAL> &S, const float (&k)[MEM_R],
+                         const float (&k_t)[MEM_R], float (&e)[MEM_J], float (&e_t)[MEM_J]) {
+#pragma unroll
+  for (int c = 0; c < MEM_J; c++) {
+    float p = 0, p_t = 0;
+#pragma unroll
+    for (int i = 0; i < MEM_R; i++) {
+      p = fmaf(S.v[i][c], k[i], p);
+      if constexpr (DUAL) p_t = fmaf(S.t[i][c], k[i], fmaf(S.v[i][c], k_t[i], p_t));
+    }
+    e[c] -= team.sum_rows(p);
+    if (DUAL) e_t[c] -= team.sum_rows(p_t);
+  }
+}
+/* S += k u' */
+template <bool DUAL>
+MEM_DEVICE void mem_write(mem_state<DUAL> &S, const float (&k)[MEM_R], const float (&k_t)[MEM_R],
+                          const float (&u)[MEM_J], const float (&u_t)[MEM_J]) {
+#pragma unroll
+  for (int i = 0; i < MEM_R; i++)
+#pragma unroll
+    for (int c = 0; c < MEM_J; c++) {
+      if constexpr (DUAL) S.t[i][c] = fmaf(k_t[i], u[c], fmaf(k[i], u_t[c], S.t[i][c]));
+      S.v[i][c] = fmaf(k[i], u[c], S.v[i][c]);
+    }
+}
+/* what q reads of the state; a jvp that needs no value (raw) leaves x a part of it */
+template <bool DUAL>
+MEM_DEVICE void mem_read_state(const mem_job &job, const mem_team &team, const mem_state<DUAL> &S,
+                               const float (&q)[MEM_R], const float (&q_t)[MEM_R], float (&x)[MEM_J],
+                               float (&x_t)[MEM_J]) {
+#pragma unroll
+  for (int c = 0; c < MEM_J; c++) {
+    x[c] = 0, x_t[c] = 0;
+#pragma unroll
+    for (int i = 0; i < MEM_R; i++) {
+      x[c] = fmaf(S.v[i][c], q[i], x[c]);
+      if constexpr (DUAL) x_t[c] = fmaf(S.t[i][c], q[i], fmaf(S.v[i][c], q_t[i], x_t[c]));
+    }
+    if (!DUAL || job.raw) x[c] = team.sum_rows(x[c]);
+    if (DUAL) x_t[c] = team.sum_rows(x_t[c]);
+  }
+}
+
+/* ---- the rules of memory.h ---- */
+
+template <bool DELTA_, bool DECAY_, bool DUAL_>
+struct mem_linear {
+  enum { DELTA = DELTA_, DECAY = DECAY_, DUAL = DUAL_, MOMENT = 0, STATES = 1 };
+  enum { NEEDS = DELTA || DECAY };           /* the states on the way back */
+  enum { WRITES = 1 << MEM_K | 1 << MEM_V | (DELTA ? 1 << MEM_BETA : 0) | (DECAY ? 1 << MEM_A : 0) };
+};
+
+/* S becomes the state after token t, token r of the buffer. KNOWN: e is staged, else it is computed and returned */
+template <bool KNOWN, bool DELTA, bool DECAY, bool DUAL>
+MEM_DEVICE void mem_advance(mem_linear<DELTA, DECAY, DUAL>, const mem_job &job, const mem_team &team,
+                            const float *buffer, int, int r, mem_state<DUAL> (&states)[1], float (&e)[MEM_J],
+                            float (&e_t)[MEM_J]) {
+  mem_state<DUAL> &S = states[0];
+  const int        from = KNOWN && DELTA ? MEM_E : MEM_V;
+  float            k[MEM_R], k_t[MEM_R], u[MEM_J], u_t[MEM_J];
   mem_get_rows(team, mem_token(job, buffer, MEM_K, 0, r), k);
   if (DUAL) mem_get_rows(team, mem_token(job, buffer, MEM_K, 1, r), k_t);
   if (DECAY) {
@@ -321,19 +414,7 @@ MEM_DEVICE void mem_advance(const mem_job &job, const mem_team &team, const floa
   }
   mem_get_columns(team, mem_token(job, buffer, from, 0, r), e);
   if (DUAL) mem_get_columns(team, mem_token(job, buffer, from, 1, r), e_t);
-  if (DELTA && !KNOWN) {
-#pragma unroll
-    for (int c = 0; c < MEM_J; c++) {
-      float p = 0, p_t = 0;
-#pragma unroll
-      for (int i = 0; i < MEM_R; i++) {
-        p = fmaf(S.v[i][c], k[i], p);
-        if constexpr (DUAL) p_t = fmaf(S.t[i][c], k[i], fmaf(S.v[i][c], k_t[i], p_t));
-      }
-      e[c] -= team.sum_rows(p);
-      if (DUAL) e_t[c] -= team.sum_rows(p_t);
-    }
-  }
+  if (DELTA && !KNOWN) mem_miss(team, S, k, k_t, e, e_t);
   const float beta = DELTA ? *mem_token(job, buffer, MEM_BETA, 0, r) : 1.0f;
   const float beta_t = DELTA && DUAL ? *mem_token(job, buffer, MEM_BETA, 1, r) : 0.0f;
 #pragma unroll
@@ -341,48 +422,44 @@ MEM_DEVICE void mem_advance(const mem_job &job, const mem_team &team, const floa
     u[c] = DELTA ? beta * e[c] : e[c];
     if (DUAL) u_t[c] = DELTA ? fmaf(beta_t, e[c], beta * e_t[c]) : e_t[c];
   }
-#pragma unroll
-  for (int i = 0; i < MEM_R; i++)
-#pragma unroll
-    for (int c = 0; c < MEM_J; c++) {
-      if constexpr (DUAL) S.t[i][c] = fmaf(k_t[i], u[c], fmaf(k[i], u_t[c], S.t[i][c]));
-      S.v[i][c] = fmaf(k[i], u[c], S.v[i][c]);
-    }
+  mem_write(S, k, k_t, u, u_t);
+}
+template <bool DELTA, bool DECAY, bool DUAL>
+MEM_DEVICE void mem_read(mem_linear<DELTA, DECAY, DUAL>, const mem_job &job, const mem_team &team,
+                         const mem_state<DUAL> (&S)[1], const float (&q)[MEM_R], const float (&q_t)[MEM_R],
+                         float (&x)[MEM_J], float (&x_t)[MEM_J]) {
+  mem_read_state(job, team, S[0], q, q_t, x, x_t);
 }
 
 /* ---- forward and jvp ---- */
 
-/* what a state is made of */
-template <bool DELTA, bool DECAY>
-struct mem_kinds {
-  enum { WRITES = 1 << MEM_K | 1 << MEM_V | (DELTA ? 1 << MEM_BETA : 0) | (DECAY ? 1 << MEM_A : 0) };
-};
-
-template <bool DELTA, bool DECAY, bool DUAL>
+template <class RULE>
 static __global__ void __launch_bounds__(MEM_THREADS, 2) memory_down(const __grid_constant__ mem_job job) {
+  constexpr bool DUAL = RULE::DUAL;
   DYN_SMEM(float, memory);
   const mem_team   team(job, memory);
   const int64_t    unit = (int64_t)blockIdx.x * job.teams + team.index;
-  const uint32_t   kinds = mem_kinds<DELTA, DECAY>::WRITES | (job.reads ? 1u << MEM_Q : 0);
+  const uint32_t   kinds = RULE::WRITES | (job.reads ? 1u << MEM_Q : 0);
   const mica_wire &out = DUAL ? job.out.t : job.out.v, &state = DUAL ? job.state_out.t : job.state_out.v;
   const mica_wire &norm = DUAL ? job.norm_out.t : job.norm_out.v;
+  const mica_wire &moment = DUAL ? job.moment_out.t : job.moment_out.v;
   const int32_t   *offsets = job.out.offsets;
   if (unit >= job.units) return;
   const int     j0 = (int)(unit % job.slices) * job.width;
   const int64_t h = unit / job.slices % job.H, first = unit / job.slices / job.H;
   auto follows = [&](int64_t b) { /* does b write what the task before it writes? */
     return (!job.raw && out.data && wire_follows(out, offsets, b)) || (state.data && wire_follows(state, NULL, b)) ||
-           (norm.data && wire_follows(norm, NULL, b));
+           (norm.data && wire_follows(norm, NULL, b)) || (moment.data && wire_follows(moment, NULL, b));
   };
   if (follows(first)) return;
   float *o = team.results; /* (tokens, width4), raw with tangents: twice */
   float *o_t = o + job.tokens * job.width4;
   for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
     const int T = (int)wire_rows(job.q.offsets, b, job.T), chunks = (T + job.tokens - 1) / job.tokens;
-    mem_state<DUAL> S;
+    mem_state<DUAL> S[RULE::STATES];
     team.sync();                             /* the task before may still be read */
     mem_enter<DUAL>(job, team, b, h, j0, kinds);
-    mem_first<DUAL>(job, team, b, h, j0, S);
+    mem_first(job, team, b, h, j0, S);
     team.sync();
     mem_stage<DUAL>(job, team, kinds, 0, min(job.tokens, T), team.memory);
     ptx_copy_commit();
@@ -397,24 +474,17 @@ static __global__ void __launch_bounds__(MEM_THREADS, 2) memory_down(const __gri
       team.sync();
       for (int r = 0; r < n; r++) {
         float e[MEM_J], e_t[MEM_J], q[MEM_R], q_t[MEM_R];
-        mem_advance<DELTA, DECAY, DUAL, false>(job, team, buffer, r, S, e, e_t);
+        mem_advance<false>(RULE(), job, team, buffer, t0 + r, r, S, e, e_t);
         if (!job.reads) continue;
         mem_get_rows(team, mem_token(job, buffer, MEM_Q, 0, r), q);
         if (DUAL) mem_get_rows(team, mem_token(job, buffer, MEM_Q, 1, r), q_t);
+        mem_read(RULE(), job, team, S, q, q_t, e, e_t);
+        if (team.lk) continue;
 #pragma unroll
         for (int c = 0; c < MEM_J; c++) {
-          float x = 0, x_t = 0;
-#pragma unroll
-          for (int i = 0; i < MEM_R; i++) {
-            x = fmaf(S.v[i][c], q[i], x);
-            if constexpr (DUAL) x_t = fmaf(S.t[i][c], q[i], fmaf(S.v[i][c], q_t[i], x_t));
-          }
           const int at = r * job.width4 + MEM_J * team.cg + c;
-          if (!DUAL || job.raw) x = team.sum_rows(x);
-          if (DUAL) x_t = team.sum_rows(x_t);
-          if (team.lk) continue;
-          if (!DUAL || job.raw) o[at] = x;
-          if (DUAL) o_t[at] = x_t;
+          if (!DUAL || job.raw) o[at] = e[c];
+          if (DUAL) o_t[at] = e_t[c];
         }
       }
       team.sync();
@@ -432,23 +502,21 @@ static __global__ void __launch_bounds__(MEM_THREADS, 2) memory_down(const __gri
       }
     }
     const mem_cells last(state, norm, b, h);
-#pragma unroll
-    for (int r = 0; r < MEM_R; r++)
-#pragma unroll
-      for (int c = 0; c < MEM_J; c++) {
-        const int i = mem_row_of(team, r), j = mem_column(job, team, j0, c);
-        if (i >= job.K || j < 0) continue;
-        if constexpr (DUAL) last.put(job, i, j, S.t[r][c], b);
-        else last.put(job, i, j, S.v[r][c], b);
-      }
+    if constexpr (DUAL) mem_save(job, team, last, j0, S[0].t, b);
+    else mem_save(job, team, last, j0, S[0].v, b);
+    if constexpr (RULE::MOMENT) {
+      const mem_cells change(moment, norm, b, h);
+      if constexpr (DUAL) mem_save(job, team, change, j0, S[1].t, b);
+      else mem_save(job, team, change, j0, S[1].v, b);
+    }
     ptx_copy_wait<0>();
   }
 }
 
-template <bool DELTA, bool DECAY, bool DUAL>
+template <class RULE>
 static inline mica_status mem_run_down(const char *name, mem_job job, void *stream) {
-  mem_stages(&job, mem_kinds<DELTA, DECAY>::WRITES | 1u << MEM_Q, DUAL, (int64_t)job.tokens * job.width4 * (DUAL ? 2 : 1));
-  return micak_launch(name, memory_down<DELTA, DECAY, DUAL>, mem_grid(&job), mem_block(&job), mem_shared(&job), stream, job);
+  mem_stages(&job, RULE::WRITES | 1u << MEM_Q, RULE::DUAL, (int64_t)job.tokens * job.width4 * (RULE::DUAL ? 2 : 1));
+  return micak_launch(name, memory_down<RULE>, mem_grid(&job), mem_block(&job), mem_shared(&job), stream, job);
 }
 
 /* ---- the normaliser: a warp a row of readings (V and the sum of keys) ---- */
@@ -522,16 +590,17 @@ static inline size_t mem_down_scratch(const micak_memory *m, bool dual) {
   mem_readings(&job, NULL, &floats, dual);
   return (size_t)floats * sizeof(float);
 }
-template <bool DELTA, bool DECAY, bool DUAL>
+template <class RULE>
 static inline mica_status mem_down(const micak_memory *m, const mica_exec *exec) {
+  constexpr bool DUAL = RULE::DUAL;
   mem_job     job = {};
   int64_t     floats = 0;
   mica_status status = mem_open(&job, m);
   if (status < 0 || job.B <= 0) return status;
   job.reads = (DUAL ? job.out.t.data : job.out.v.data) != NULL, job.raw = job.reads && job.divide;
   if (job.raw) mem_readings(&job, static_cast<float *>(exec->scratch), &floats, DUAL);
-  status = mem_run_down<DELTA, DECAY, DUAL>(m->name, job, exec->stream);
-  if constexpr (!DELTA)                      /* the delta rules have no normaliser */
+  status = mem_run_down<RULE>(m->name, job, exec->stream);
+  if constexpr (!RULE::DELTA)                      /* the delta rules have no normaliser */
     if (status >= 0 && job.raw) status = mem_run_divide(m->name, memory_divide<DUAL>, job, exec->stream);
   return status;
 }

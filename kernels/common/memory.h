@@ -5,7 +5,8 @@
  *   e_t = v_t - P_t' k_t             (delta rules; else e_t = v_t)
  *   S_t = P_t + k_t (beta_t e_t)'    (beta absent: 1)
  *   o_t = S_t' q_t
- * with `keys`, S has one more column that sums the keys; with `divide`, out_t = o_t / (its reading + eps). */
+ * with `keys`, S has one more column that sums the keys; with `divide`, out_t = o_t / (its reading + eps).
+ * the CUDA kernels also take the rule of gradient_memory.h: momentum, the last change, a period. */
 #ifndef MICA_KERNELS_COMMON_MEMORY_H
 #define MICA_KERNELS_COMMON_MEMORY_H
 
@@ -25,6 +26,8 @@ typedef struct micak_memory {
   const mica_port *q, *k, *v, *beta, *a;     /* (B,T,H,K), (B,T,H,K), (B,T,H,V), (B,T,H), (B,T,H) or (B,T,H,K) */
   const mica_port *state_in, *state_out;     /* (B,H,K,V) */
   const mica_port *norm_in, *norm_out;       /* (B,H,K) */
+  int              period, held;             /* of a rule with momentum; else 0 */
+  const mica_port *m, *moment_in, *moment_out; /* (B,T,H), (B,H,K,V) */
   const mica_port *out;                      /* (B,T,H,V) */
 } micak_memory;
 

@@ -4,9 +4,9 @@
 
 extern "C" mica_status micak_delta_rule_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
-  return mem_down<true, false, false>(&m, exec);
+  return mem_down<mem_linear<true, false, false>>(&m, exec);
 }
 extern "C" mica_status micak_delta_rule_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
-  return mem_down<true, false, true>(&m, exec);
+  return mem_down<mem_linear<true, false, true>>(&m, exec);
 }

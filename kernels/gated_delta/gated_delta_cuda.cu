@@ -4,9 +4,9 @@
 
 extern "C" mica_status micak_gated_delta_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = gated_delta_memory(static_cast<const mica_gated_delta_args *>(args));
-  return mem_down<true, true, false>(&m, exec);
+  return mem_down<mem_linear<true, true, false>>(&m, exec);
 }
 extern "C" mica_status micak_gated_delta_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = gated_delta_memory(static_cast<const mica_gated_delta_args *>(args));
-  return mem_down<true, true, true>(&m, exec);
+  return mem_down<mem_linear<true, true, true>>(&m, exec);
 }

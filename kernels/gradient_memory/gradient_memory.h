@@ -13,7 +13,8 @@
  * state_out = S, moment_in, moment_out = Y (B,H,K,V); absent before the first token: 0. heads are independent; rows may be
  * packed, each task starts anew. a call begins a period: cut a sequence at multiples of it. 1 <= K, V <= 256. outputs must
  * not overlap inputs.
- * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. descent at a
+ * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. on CUDA f32 sums, wires of
+ * f32 or bf16; sums over K and V are trees that K and V fix. descent at a
  * rate with sum over a period of beta |k|^2 above 2 (1 + momentum) grows without bound: then Inf or NaN, which stays in its
  * task and head.
  * cost: about 8 K V flop a token and head forward, four times that backward and jvp, twelve times backward_jvp; matrices are

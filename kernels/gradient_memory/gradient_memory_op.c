@@ -1,4 +1,5 @@
 /* table of gradient_memory */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "gradient_memory/gradient_memory_internal.h"
@@ -79,12 +80,21 @@ CPU_DISPATCH(gradient_memory_backward)
 CPU_DISPATCH(gradient_memory_jvp)
 CPU_DISPATCH(gradient_memory_backward_jvp)
 REF_PROTOS(gradient_memory);
+CUDA_PROTOS(gradient_memory)
+#ifdef MICA_HAVE_CUDA
+void micak_gradient_memory_backward_cuda_split(const void *args, mica_split *split);
+void micak_gradient_memory_backward_jvp_cuda_split(const void *args, mica_split *split);
+#endif
 static const mica_kernel kernels[] = {
   REF_KERNELS(gradient_memory),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_gradient_memory_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_gradient_memory_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_gradient_memory_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_gradient_memory_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS_WITH(gradient_memory, MICA_F32, NULL, micak_gradient_memory_backward_cuda_split, NULL,
+                    micak_gradient_memory_backward_jvp_cuda_split)
+  CUDA_KERNELS_WITH(gradient_memory, MICA_BF16, NULL, micak_gradient_memory_backward_cuda_split, NULL,
+                    micak_gradient_memory_backward_jvp_cuda_split)
 };
 
 #define BARE " state_in=none moment_in=none state_out=none moment_out=none"
@@ -99,6 +109,7 @@ static const mica_case cases[] = {
   { "B=1 T=17 H=1 K=9 V=16 period=9", 0 },
   { "B=1 T=40 H=1 K=3 V=5 period=20 read=held", 0 },
   { "B=1 T=33 H=1 K=4 V=17", 0 },
+  { "B=1 T=6 H=1 K=65 V=17 period=3", 0 },    /* on CUDA two slices of columns, and two chunks of tokens */
   { "B=1 T=63 H=1 K=4 V=4", MICA_CASE_SLOW },
   { "B=1 T=64 H=1 K=4 V=4 period=16", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=4 V=4 period=11", MICA_CASE_SLOW },

@@ -247,6 +247,11 @@ FAULTS = {
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "F(clear)(dA, w->K, dA.ld);\n  }", "}"),
         ("common/dual_ports.inc", "gradient_memory", "port->v.data && t.at ? F(view_get)(&t, at + i) : 0", "0"),
         ("gradient_memory/gradient_memory_cpu.c", "gradient_memory", "task < (sums ? a->B : b + 1)", "task < b + 1"),
+        ("gradient_memory/gradient_memory_rule.cuh", "gradient_memory", "  descent_fade(S[0], f.a, f.a_t);\n", ""),
+        ("gradient_memory/gradient_memory_rule.cuh", "gradient_memory", "if (t % job.period == 0) S[2] = S[0];", "if (t == 0) S[2] = S[0];"),
+        ("gradient_memory/gradient_memory_rule_up.cuh", "gradient_memory", "if (ANCHOR && job.held) mem_write(G[A], k, k_t, d, d_t);\n  else mem_write", "mem_write"),
+        ("gradient_memory/gradient_memory_rule_up.cuh", "gradient_memory", "fmaf(-S[A].t[i][c], y[c], fmaf(-S[A].v[i][c], y_t[c], x[i]))", "fmaf(-S[A].v[i][c], y_t[c], x[i])"),
+        ("gradient_memory/gradient_memory_rule_up.cuh", "gradient_memory", "      G[2] = mem_state<DUAL>{};\n", ""),
     ],
     "mlp_memory": [
         ("mlp_memory/mlp_memory.inc", "mlp_memory", "p * (3 * r + x * (r * r - 2 * p)) * z.t[i]", "p * (3 * r + x * (r * r - p)) * z.t[i]"),
