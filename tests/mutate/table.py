@@ -236,7 +236,7 @@ FAULTS = {
         ("srwm/srwm_cuda_backward.cu", "srwm", "{ dc.v - de.v, dc.t - de.t }", "dc"),
         ("srwm/srwm_cuda_backward.cu", "srwm", "(1.0f - 2.0f * s.v) * s.t", "(1.0f - s.v) * s.t"),
         ("srwm/srwm_cuda_backward.cu", "srwm", "r ? next : before(chunk, 0), next,", "r ? next : before(0, 0), next,"),
-        ("srwm/srwm_cuda.cu", "srwm", "(state.data && wire_follows(state, NULL, b))", "false"),
+        ("srwm/srwm_cuda.cu", "srwm", "(out.data && wire_follows(out, job.out.offsets, b)) || (state.data && wire_follows(state, NULL, b))", "false"),
     ],
     "gradient_memory": [
         ("gradient_memory/gradient_memory.inc", "gradient_memory", "F(axpy)(g.ld, (F(num)){ 1, 0 }, g, y);", ""),
