@@ -1,4 +1,5 @@
 /* tables of max_pool */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "pool/pool_internal.h"
@@ -55,6 +56,7 @@ CPU_DISPATCH(max_pool_backward)
 CPU_DISPATCH(max_pool_jvp)
 CPU_DISPATCH(max_pool_backward_jvp)
 REF_PROTOS(max_pool);
+CUDA_PROTOS(max_pool)
 
 static const mica_kernel kernels[] = {
   REF_KERNELS(max_pool),
@@ -62,10 +64,12 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_max_pool_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_max_pool_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_max_pool_backward_jvp_cpu, split_backward_jvp },
+  CUDA_KERNELS(max_pool, MICA_F32)
+  CUDA_KERNELS(max_pool, MICA_BF16)
 };
 static const mica_case cases[] = {
   { "B=3 T=2 H=4 W=6 C=5", MICA_CASE_PACKED }, { "B=2 T=1 H=5 W=3 C=33", 0 }, { "B=2 T=2 H=7 W=3 C=1 size=3", 0 },
-  { "B=1 T=1 H=2 W=1 C=2 size=1", 0 },
+  { "B=1 T=1 H=2 W=1 C=2 size=1", 0 }, { "B=2 T=1 H=5 W=4 C=8", 0 },
   { "B=4 T=25 H=28 W=28 C=64", MICA_CASE_BENCH }, { "B=4 T=25 H=7 W=7 C=64", MICA_CASE_BENCH },
 };
 

@@ -398,6 +398,12 @@ FAULTS = {
         ("pool/max_pool_cpu.c", "max_pool", "vm more = v_gt(next, best);", "vm more = v_ge(next, best);"),
         ("pool/max_pool_cpu.c", "max_pool", "if (h < a->P * window && w < a->Q * window) continue;", "continue;"),
         ("pool/max_pool_cpu.c", "max_pool", "v_keep(v_eq(at, v_set1((float)k)), g), n, dx.add);", "v_keep(v_eq(at, v_set1((float)k)), g), n, 0);"),
+        ("pool/max_pool_cuda.cu", "max_pool", "next[i] > best[i]) best[i]", "next[i] >= best[i]) best[i]"),
+        ("pool/max_pool_cuda.cu", "max_pool", "up ? (a->H + n - 1) / n : a->P", "a->P"),
+        ("pool/max_pool_cuda.cu", "max_pool", "tangent[i] = other[i], place[i] = k;", "tangent[i] = next[i], place[i] = k;"),
+        ("pool/max_pool_cuda.cu", "max_pool", "const bool     add = w.add || k > b;", "const bool     add = w.add;"),
+        ("pool/max_pool_cuda.cu", "max_pool", "place[e] == i * n + j ? g[e]", "place[e] == j * n + i ? g[e]"),
+        ("common/cuda_image.cuh", "max_pool", "(int64_t)w * m.pixel", "(int64_t)w * m.line"),
     ],
     # what all rooms stand on: slots, add flags, -1, reference runner
     "common": [
