@@ -131,5 +131,5 @@ static mica_status run(mma_job job, void *stream) {
 }
 
 mica_status attn_mma_jvp(const mica_exec *exec, const mica_attention_args *a) {
-  return mma_by_shape<64, 64>(a, [&](auto shape) { return run<decltype(shape)>(mma_job_of(a), exec->stream); });
+  return mma_by_shape<64, 128>(a, [&](auto shape) { return run<decltype(shape)>(mma_job_of(a), exec->stream); });
 }

@@ -18,6 +18,7 @@ template <class E, int D_>
 struct mma_shape {
   typedef E element;
   enum { D = D_, PIECE = 16 / sizeof(E), LD = D + PIECE, N = D / 8 };
+  enum { WHOLE = D <= 64 };                  /* up: registers for the sums of k, v and q at once */
 };
 
 struct mma_job {
@@ -79,7 +80,7 @@ template <class C>
 ATTN_DEVICE void mma_dots(const uint16_t *x, const uint16_t *y, int columns, unsigned live, mma_scores &out) {
   const int lane = (int)threadIdx.x % 32;
   x += lane % 16 * C::LD + lane / 16 * 8, y += (lane % 8 + lane / 16 * 8) * C::LD + lane / 8 % 2 * 8;
-#pragma unroll
+#pragma unroll(C::D > 64 ? 2 : 4)            /* as registers allow */
   for (int k = 0; k < C::D; k += 16) {
     if (k >= columns) break;
     uint32_t a[4];

@@ -271,8 +271,8 @@ static __global__ void __launch_bounds__(32 * MMA_WARPS, 1) attention_mma_keys(c
 #pragma unroll 1
         for (int r = 0; r < rows.rows; r += MMA_STEP)
           mma_keys_step<C, HVP>(job, x, keys, 16 * warp, j, rows, r, i0 + r, numbers, dk, dv);
-      const int64_t place = job.whole ? attn_place(qd, a.q.offsets, b, h) : -1;
-      if (place >= 0)
+      const int64_t place = C::WHOLE && job.whole ? attn_place(qd, a.q.offsets, b, h) : -1;
+      if (C::WHOLE && place >= 0)
 #pragma unroll 1
         for (int r = 16 * warp; r < rows.rows && i0 + r < T; r += 16 * warps) {
           float dq[C::N][4], number[2][4];
@@ -376,7 +376,7 @@ static mica_status mma_run_up(mma_job job, void *stream) {
   };
   int warps = mma_warps(a.S, MMA_WARPS);
   const size_t own = 16 * (size_t)warps * row;
-  job.whole = a.S <= 16 * MMA_WARPS && own < MMA_MEMORY && mma_tiles(&job, a.T, row + numbers, MMA_MEMORY - own);
+  job.whole = C::WHOLE && a.S <= 16 * MMA_WARPS && own < MMA_MEMORY && mma_tiles(&job, a.T, row + numbers, MMA_MEMORY - own);
   if (!job.whole) {
     warps = mma_warps(a.S, 4);
     mma_tiles(&job, a.T, row + numbers, MMA_MEMORY - 16 * (size_t)warps * row);

@@ -78,6 +78,7 @@ static inline attn_job attn_job_of(const mica_attention_args *a) {
 /* the faces on tensor cores, each in its own file. of what is given they do the tasks that have fewer than `longer` rows or
  * keys (0: all); those of sm_90a have at least `least` of both */
 mica_status attn_mma_forward(const mica_exec *exec, const mica_attention_args *a, int longer);
+mica_status attn_mma_backward_wide(const mica_exec *exec, const mica_attention_args *a, int longer); /* bf16 heads over 64 */
 mica_status attn_mma_backward(const mica_exec *exec, const mica_attention_args *a, int longer);
 mica_status attn_mma_jvp(const mica_exec *exec, const mica_attention_args *a);
 mica_status attn_mma_backward_jvp(const mica_exec *exec, const mica_attention_args *a);
@@ -125,7 +126,7 @@ static inline mica_status attn_choose(const mica_attention_args *a, int face, at
   static const struct { int dtype, least[MICA_NFACE], most[MICA_NFACE]; } rules[] = {
     /*           forward backward jvp backward_jvp */
     { MICA_F32,  { 1, 1, 33, 1 }, { 128, 64, 64, 32 } },
-    { MICA_BF16, { 1, 1, 1, 1 }, { 128, 64, 64, 64 } },
+    { MICA_BF16, { 1, 1, 1, 1 }, { 128, 128, 128, 128 } },
   };
   const mica_port *port[] = { &a->q, &a->k, &a->v, &a->out };
   *choice = { NULL, 0, true, false };

@@ -113,6 +113,23 @@ FAULTS = {
         ("attention/attention_cpu_up.c", "attention", "task < (sums ? a->B : b + 1)", "task < b + 1"),
         ("attention/attention_cpu_up.c", "attention", "r.out.col == 1 && !r.out.add &&", "r.out.col == 1 &&"),
         ("attention/attention_plan_internal.h", "attention", "for (; !add && done < p->j1; done++)", "for (; !add && done < p->j0; done++)"),
+        # CUDA: tensor cores
+        ("attention/attention_mma.cuh", "attention", "(unsigned)(j - i - lag + before)", "(unsigned)(j - i + before)"),
+        ("attention/attention_mma.cuh", "attention", "place < 0 || i0 + r >= count || c >= D", "place < 0 || c >= D"),
+        ("attention/attention_mma.cuh", "attention", "at[j] = c + j < D ? data", "at[j] = c + j <= D ? data"),
+        ("attention/attention_mma.cuh", "attention", "low = ptx_to_tf32(x - __uint_as_float(high));", "low = 0;"),
+        ("attention/attention_mma_up.cuh", "attention", "    mma_mix<C>(ds, rows.first_t(r), columns, live, dk);\n", ""),
+        ("attention/attention_mma_up.cuh", "attention", "valid = r < n && row < T;", "valid = r < n && row <= T;"),
+        ("attention/attention_mma_up.cuh", "attention", "      mma_numbers<C, HVP>(job, rows, numbers, b, h, T, i0);\n      __syncthreads();\n",
+         "      mma_numbers<C, HVP>(job, rows, numbers, b, h, T, i0);\n"),
+        ("attention/attention_mma_up.cuh", "attention", "r < rows.rows && i0 + r < T; r += 16 * warps)", "r < rows.rows && i0 + r < T; r += 32 * warps)"),
+        ("attention/attention_cuda_mma_jvp.cu", "attention", "acc[c][e] = fmaf(-all, o[c][e], acc[c][e]);", "acc[c][e] -= 0;"),
+        ("attention/attention_cuda_mma.cu", "attention", "          sum[half] *= fade;\n", ""),
+        # CUDA: fp32 products
+        ("attention/attention_cuda.cu", "attention", "      attn_sync<C::GROUP>();                 /* scores are made, the keys are read */\n", ""),
+        ("attention/attention_tile.cuh", "attention", "s -= x.slope_t * (float)abs(i + x.lag - j);", "s -= x.slope_t * (float)abs(i - j);"),
+        ("attention/attention_up.cuh", "attention", "fmaf(x.scale, raw_t, fmaf(x.scale_t, raw,", "fmaf(x.scale, raw_t, fmaf(0.0f, raw,"),
+        ("attention/attention_up.cuh", "attention", "of_slope = fmaf(-last, (float)abs(own - key), of_slope);", "of_slope = fmaf(last, (float)abs(own - key), of_slope);"),
         # sm_90a: barriers and places of rings
         ("attention/attention_cuda_wgmma_sm90.cu", "attention", "    q.await(tasks++);\n", "    tasks++;\n"),
         ("attention/attention_cuda_wgmma_sm90.cu", "attention", "        v.await(n);  ", "        "),

@@ -38,17 +38,20 @@ int      kind_of(record r) { return (int)(r & 3); }
 struct cell {
   record write, read;
 };
-struct last_place {                          /* for messages; collisions lose */
-  uintptr_t   at;
-  const void *write, *read;
+struct past {                                /* for messages: the last accesses, in order, so that the cache keeps up */
+  const void *at, *pc;
+  uint16_t    bytes, thread;
+  bool        write;
 };
-constexpr size_t PLACES = 1 << 16;
+constexpr size_t PASTS = 1 << 14;
 
 cell       *arena_cells, *static_cells;
-last_place *places;
+past        pasts[PASTS];
+size_t       n_pasts;
 uint64_t    serial, grid_first;
 uint32_t    own[MAX_THREADS];                /* a thread's clock */
 uint32_t    others[MAX_THREADS];             /* what all know of threads of other warps, from the last barrier */
+uint32_t    everyones;                       /* what all know of all, from the last barrier */
 uint32_t    lanes[MAX_THREADS][32];          /* what a thread knows of its warp */
 int         block_threads;
 bool        used_atomics;                    /* this block, so far */
@@ -69,7 +72,6 @@ void prepare() {
   arena_init();
   arena_cells = reserve((size_t)(arena_end - arena_base) / 2 * sizeof(cell));
   static_cells = reserve((size_t)(&_end - &__data_start) / 2 * sizeof(cell) + sizeof(cell));
-  places = static_cast<last_place *>(calloc(PLACES, sizeof *places));
 }
 
 bool is_arena(const void *at) { return at >= (const void *)arena_base && at < (const void *)arena_end; }
@@ -81,21 +83,29 @@ cell *cell_of(const void *at) {
   return is_arena(at) ? arena_cells + (size_t)((const char *)at - arena_base) / 2
                       : static_cells + (size_t)((const char *)at - &__data_start) / 2;
 }
-last_place &place_at(const void *at) { return places[((uintptr_t)at >> 1) * 0x9e3779b97f4a7c15ull >> 48]; }
+/* where a thread last wrote or read some of these bytes, if that is not too long ago */
+const void *earlier_place(const void *at, size_t bytes, int thread, bool write) {
+  for (size_t n = n_pasts; n > 0 && n + PASTS > n_pasts; n--) {
+    const past &p = pasts[(n - 1) % PASTS];
+    if (p.thread == thread && p.write == write && (const char *)at < (const char *)p.at + p.bytes &&
+        (const char *)p.at < (const char *)at + bytes)
+      return p.pc;
+  }
+  return nullptr;
+}
 
 uint32_t known(int thread, int of) { return (thread ^ of) < 32 && thread / 32 == of / 32 ? lanes[thread][of & 31] : others[of]; }
 
 [[noreturn]] void found(const char *what, const void *at, size_t bytes, const void *pc, record other, bool other_write) {
   const void        *place = is_static(at) ? at : find_allocation(at, 1) ? at : nullptr;
-  const last_place  &l = place_at(at);
   std::string        text = std::string(what) + ": " + std::to_string(bytes) + " bytes of " +
                      (is_static(at) ? "static shared memory" : place ? "device memory" : "dynamic shared or no memory") + " at " +
                      place_of(pc);
   if (other >= FIRST_RECORD) {
     text += "; " + std::string(other_write ? "written" : "read") + " by thread " + std::to_string(thread_of(other));
     if (serial_of(other) != serial) text += " of another block";
-    const void *earlier = other_write ? l.write : l.read;
-    if (l.at == (uintptr_t)at >> 1 && earlier) text += " at " + place_of(earlier);
+    const void *earlier = earlier_place(at, bytes, thread_of(other), other_write);
+    if (earlier) text += " at " + place_of(earlier);
   }
   fail_with(other ? cudaErrorLaunchFailure : cudaErrorIllegalAddress, text);
 }
@@ -104,7 +114,7 @@ uint32_t known(int thread, int of) { return (thread ^ of) < 32 && thread / 32 ==
 inline bool before(record r, int thread, bool everyone) {
   if (r < FIRST_RECORD) return true;
   uint64_t s = serial_of(r);
-  if (s == serial) return thread_of(r) == thread || clock_of(r) <= known(thread, thread_of(r));
+  if (s == serial) return clock_of(r) <= everyones || thread_of(r) == thread || clock_of(r) <= known(thread, thread_of(r));
   return s < grid_first || !everyone || used_atomics;
 }
 
@@ -146,9 +156,7 @@ void access(const void *at, size_t bytes, bool write, int kind, const void *pc) 
     if (write) c->write = bytes == 1 ? (record)WRITTEN : now;
     else c->read = reader;
   }
-  last_place &l = place_at(at);
-  if (l.at != (uintptr_t)at >> 1) l.at = (uintptr_t)at >> 1, l.write = l.read = nullptr;
-  (write ? l.write : l.read) = pc;
+  pasts[n_pasts++ % PASTS] = { at, pc, (uint16_t)bytes, (uint16_t)thread, write };
 }
 
 }
@@ -163,6 +171,7 @@ void race_block_begin(int threads) {
   serial++;
   block_threads = threads;
   used_atomics = false;
+  everyones = 0;
   for (int t = 0; t < threads; t++) {
     own[t] = 1;
     others[t] = 0;
@@ -172,6 +181,7 @@ void race_block_begin(int threads) {
 void race_join(const int *threads, int count, bool whole) {
   if (whole) {
     for (int t = 0; t < block_threads; t++) others[t] = own[t];
+    everyones = *std::min_element(others, others + block_threads);
     for (int t = 0; t < block_threads; t++)
       for (int l = 0; l < 32 && (t & ~31) + l < block_threads; l++) lanes[t][l] = own[(t & ~31) + l];
     for (int t = 0; t < block_threads; t++) own[t]++;
