@@ -1,8 +1,9 @@
-/* cuts of batch_norm's CPU kernels: kernels and tables must agree on them */
+/* cuts and scratch of batch_norm's kernels: kernels and tables must agree on them */
 #ifndef MICA_KERNELS_BATCH_NORM_INTERNAL_H
 #define MICA_KERNELS_BATCH_NORM_INTERNAL_H
 
 #include "batch_norm/batch_norm.h"
+#include "common/cuda.h"
 #include "common/rows.h"
 
 enum { BN_BLOCK = 64 };  /* channels of a unit: pixels of that many lie side by side, fewer leave gaps between reads */
@@ -38,6 +39,30 @@ static inline int bn_together(const mica_batch_norm_args *a, int face) {
 static inline int64_t bn_param_units(const mica_batch_norm_args *a, int face, int bias) {
   if (bn_by_product(a, face) || (bias && bn_together(a, face))) return 0;
   return micak_groups(bn_param_wire(a, face, bias), a->B) * bn_blocks(a);
+}
+
+/* ---- CUDA ---- */
+
+/* the N rows and pixels of a task are added up in pieces, which N alone fixes */
+enum { BN_PIECE = 512, BN_PIECES = 32 };
+static inline int64_t bn_pieces(int64_t N) {
+  int64_t n = (N + BN_PIECE - 1) / BN_PIECE;
+  return n < 1 ? 1 : n > BN_PIECES ? BN_PIECES : n;
+}
+/* numbers that a face adds up over a task */
+static inline int bn_terms(int face) {
+  static const int n[MICA_NFACE] = { 2, 2, 3, 4 };
+  return n[face];
+}
+/* doubles of scratch: those of the tasks' pieces; behind them the parts of w's and b's sums over tasks */
+static inline int64_t bn_sums_size(const mica_batch_norm_args *a, int face) {
+  return a->B * bn_pieces(a->T * a->P) * bn_terms(face) * a->C;
+}
+static inline size_t bn_scratch_bytes(const mica_batch_norm_args *a, int face) {
+  size_t bytes = (size_t)bn_sums_size(a, face) * sizeof(double), parts[2] = { 0, 0 };
+  for (int bias = 0; bias < 2 && (face == MICA_BACKWARD || face == MICA_BACKWARD_JVP); bias++)
+    parts[bias] = micak_sum_scratch(bn_param_wire(a, face, bias), a->B, 2 * a->C, SUM_CHUNK);
+  return bytes + (parts[0] > parts[1] ? parts[0] : parts[1]);
 }
 
 #endif

@@ -57,6 +57,11 @@ static void split_params_jvp(const void *args, mica_split *split) {
                                   bn_param_units(args, MICA_BACKWARD_JVP, 1), .grain = 1 };
 }
 
+CUDA_SPLIT(cuda_split_forward, mica_batch_norm_args, bn_scratch_bytes(a, MICA_FORWARD))
+CUDA_SPLIT(cuda_split_backward, mica_batch_norm_args, bn_scratch_bytes(a, MICA_BACKWARD))
+CUDA_SPLIT(cuda_split_jvp, mica_batch_norm_args, bn_scratch_bytes(a, MICA_JVP))
+CUDA_SPLIT(cuda_split_backward_jvp, mica_batch_norm_args, bn_scratch_bytes(a, MICA_BACKWARD_JVP))
+
 CPU_DISPATCH(batch_norm_forward)
 CPU_DISPATCH(batch_norm_backward)
 CPU_DISPATCH(batch_norm_backward_params)
@@ -64,6 +69,7 @@ CPU_DISPATCH(batch_norm_jvp)
 CPU_DISPATCH(batch_norm_backward_jvp)
 CPU_DISPATCH(batch_norm_backward_jvp_params)
 REF_PROTOS(batch_norm);
+CUDA_PROTOS(batch_norm)
 
 static const mica_kernel kernels[] = {
   REF_KERNELS(batch_norm),
@@ -73,11 +79,16 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_batch_norm_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_batch_norm_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_batch_norm_backward_jvp_params_cpu, split_params_jvp },
+  CUDA_KERNELS_WITH(batch_norm, MICA_F32, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
+                    cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(batch_norm, MICA_BF16, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
+                    cuda_split_backward_jvp)
 };
 
 static const mica_case cases[] = {
   { "B=3 T=4 P=3 C=5 eps=1e-2", MICA_CASE_PACKED }, { "B=2 T=2 P=5 C=33 b=none", 0 },
   { "B=2 T=3 P=1 C=17 w=none", MICA_CASE_PACKED }, { "B=1 T=1 P=4 C=1 w=none b=none", 0 },
+  { "B=2 T=2 P=3 C=68", 0 }, { "B=1 T=3 P=257 C=2", 0 }, /* on CUDA two blocks of channels; two pieces of rows */
   { "B=4 T=25 P=784 C=64", MICA_CASE_BENCH }, { "B=4 T=25 P=49 C=64", MICA_CASE_BENCH },
 };
 

@@ -1,4 +1,5 @@
-/* cuda_image.cuh: wires (B,T,H,W,C) as kernels take them: a plane of images, with lines and pixels between. no op logic. */
+/* cuda_image.cuh: wires (B,T,H,W,C), or (B,T,P,C) without lines, as kernels take them: a plane of images, with lines and
+ * pixels between. no op logic. */
 #ifndef MICA_KERNELS_COMMON_CUDA_IMAGE_CUH
 #define MICA_KERNELS_COMMON_CUDA_IMAGE_CUH
 
@@ -11,10 +12,17 @@ struct image_plane {
 
 /* ---- host ---- */
 
-static inline image_plane image_of(const mica_wire &w, const int32_t *offsets) {
-  image_plane m = { plane_of(w, offsets, w.stride[0], w.stride[3]), (int32_t)w.stride[1], (int32_t)w.stride[2] };
-  if (m.p.data && (m.line != w.stride[1] || m.pixel != w.stride[2])) m.p.bad = PLANE_STRIDE;
+static inline image_plane image_strided(const mica_wire &w, const int32_t *offsets, int64_t line, int64_t pixel,
+                                        int64_t channel) {
+  image_plane m = { plane_of(w, offsets, w.stride[0], channel), (int32_t)line, (int32_t)pixel };
+  if (m.p.data && (m.line != line || m.pixel != pixel)) m.p.bad = PLANE_STRIDE;
   return m;
+}
+static inline image_plane image_of(const mica_wire &w, const int32_t *offsets) {
+  return image_strided(w, offsets, w.stride[1], w.stride[2], w.stride[3]);
+}
+static inline image_plane image_of_pixels(const mica_wire &w, const int32_t *offsets) {
+  return image_strided(w, offsets, 0, w.stride[1], w.stride[2]);
 }
 static inline bool image_by_four(const image_plane &m) {
   return plane_by_four(m.p) && (!m.p.data || (m.line % 4 == 0 && m.pixel % 4 == 0));

@@ -48,6 +48,8 @@ WHY = {
     "norm2_tree_kernel": "the tree adds neighbours first, so that bits do not depend on how many there are: later levels read doubles "
                          "that lie apart, one block over a few hundred of them",
     "cells_down": "the tangent of a maximum is read where the maximum lies, which is another row for each column",
+    "bn_sums": "a thread's sums of four channels go to shared memory once a block, 32 bytes from thread to thread",
+    "bn_apply": "the numbers of a block's channels are read from shared memory once, both halves of a warp ask for the same 256 bytes",
     "feature_dpfp": "the sign of x picks which half of the cotangent's row a lane reads, so neighbours read from both",
 }
 # operations of a room that run the same machine code: those that stand for all
