@@ -290,7 +290,7 @@ static inline vf v_log1p(vf x) {
   return v_select(vm_and(v_lt(x, v_set1(INFINITY)), v_gt(w, v_zero())), y, v_log(w));
 }
 
-/* ---- sigmoid, tanh, erf ---- */
+/* ---- sigmoid, tanh, the normal distribution ---- */
 
 /* 1 / (1 + e^-x), error 2.2 ulp; 0 below -88.7 */
 static inline vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
@@ -308,9 +308,11 @@ static inline vf v_tanh(vf x) {
   return v_select(v_lt(a, v_set1(0.625f)), small, v_copysign(large, x));
 }
 
-/* erf x = 2 / sqrt(pi) * integral of e^-t^2 from 0 to x */
-static inline vf v_erf(vf x) {
-  vf a = v_abs(x), z = x * x;
+/* the normal distribution function (1 + erf(x / sqrt 2)) / 2, and e^(-x^2/2) to *e; error 2 ulp of 1, not of the small
+ * tail. |x| < sqrt 2: erf by its series in x^2; beyond, half of erfc(|x| / sqrt 2) = e^(-x^2/2) k q(k),
+ * k = 1 / (1 + 0.3875 |x| / sqrt 2) (after Hastings; q is our own minimax fit) */
+static inline vf v_normal(vf x, vf *e) {
+  vf t = x * 0.707106781f, z = t * t;
   vf p = v_set1(7.853857824e-05f);
   p = v_fma(p, z, v_set1(-8.010192541e-04f));
   p = v_fma(p, z, v_set1(5.188327748e-03f));
@@ -318,22 +320,18 @@ static inline vf v_erf(vf x) {
   p = v_fma(p, z, v_set1(1.128358543e-01f));
   p = v_fma(p, z, v_set1(-3.761262596e-01f));
   p = v_fma(p, z, v_set1(1.283791661e-01f));
-  vf small = v_fma(p, x, x);
-  /* -log erfc(t) = t + t q(t); beyond 4, erf is 1 in float */
-  vf t = v_min(v_set1(4.0f), a), q = v_set1(1.365906519e-05f);
-  q = v_fma(q, t, v_set1(-3.474546829e-04f));
-  q = v_fma(q, t, v_set1(3.744262969e-03f));
-  q = v_fma(q, t, v_set1(-2.398104221e-02f));
-  q = v_fma(q, t, v_set1(1.064957753e-01f));
-  q = v_fma(q, t, v_set1(6.349917054e-01f));
-  q = v_fma(q, t, v_set1(1.286886334e-01f));
-  vf large = 1.0f - v_exp_low(-v_fma(q, t, t));
-  return v_select(v_lt(a, v_set1(1.0f)), small, v_copysign(large, x));
+  vf near = v_fma(v_set1(0.5f), v_fma(p, t, t), v_set1(0.5f));
+  *e = v_exp_low(-0.5f * x * x);
+  vf k = 1.0f / v_fma(v_set1(0.274003878f), v_abs(x), v_set1(1.0f));
+  vf q = v_set1(-0.1162918474f);
+  q = v_fma(q, k, v_set1(0.4634780838f));
+  q = v_fma(q, k, v_set1(-0.3487805841f));
+  q = v_fma(q, k, v_set1(0.3463035090f));
+  q = v_fma(q, k, v_set1(0.03725517017f));
+  q = v_fma(q, k, v_set1(0.1180356748f));
+  vf tail = *e * k * q;
+  return v_select(v_lt(z, v_set1(1.0f)), near, v_select(v_lt(x, v_zero()), tail, 1.0f - tail));
 }
-/* the normal distribution function (1 + erf(x / sqrt 2)) / 2; error 2 ulp of 1, not of the small tail */
-static inline vf v_normal_cdf(vf x) { return v_fma(v_set1(0.5f), v_erf(x * 0.707106781f), v_set1(0.5f)); }
-/* the normal density e^(-x^2/2) / sqrt(2 pi); relative error up to 2 + x^2/2 ulp, 0 beyond |x| = 13 */
-static inline vf v_normal_pdf(vf x) { return 0.398942280f * v_exp_low(-0.5f * x * x); }
 
 /* ---- gelu by the tanh formula: x (1 + tanh u) / 2 = x s, s = sigmoid(2 u), 2 u = x (c + 0.044715 c x^2),
  * c = sqrt(8 / pi). one exponential and one division; an error of a few ulp of x, where 1 + tanh u would cancel ---- */

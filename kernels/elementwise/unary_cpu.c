@@ -16,12 +16,17 @@ static inline vf v_silu_2(vf x) {
   return g * (1.0f - g) * (2.0f + x * (1.0f - 2.0f * g));
 }
 
-static inline vf v_gelu(vf x, int64_t approx) { return approx ? v_gelu_tanh(x) : x * v_normal_cdf(x); }
+#define INV_SQRT_2PI 0.398942280f
+static inline vf v_gelu(vf x, int64_t approx) {
+  vf e;
+  return approx ? v_gelu_tanh(x) : x * v_normal(x, &e);
+}
 static inline vf v_gelu_1(vf x, int64_t approx) {
-  return approx ? v_gelu_tanh_1(x) : v_fma(x, v_normal_pdf(x), v_normal_cdf(x));
+  vf e, cdf = v_normal(x, &e);
+  return approx ? v_gelu_tanh_1(x) : v_fma(x, INV_SQRT_2PI * e, cdf);
 }
 static inline vf v_gelu_2(vf x, int64_t approx) {
-  return approx ? v_gelu_tanh_2(x) : v_normal_pdf(x) * v_fma(-x, x, v_set1(2.0f));
+  return approx ? v_gelu_tanh_2(x) : INV_SQRT_2PI * v_exp_low(-0.5f * x * x) * v_fma(-x, x, v_set1(2.0f));
 }
 
 enum { UNARY_S, UNARY_XT, UNARY_YD, UNARY_YTD, UNARY_INPUTS };

@@ -38,25 +38,11 @@ typedef struct act_functions {
 
 #define V(x) v_set1(x)
 ACT_LOOP(relu, return v_keep(v_gt(z, V(0)), z);, *d1 = v_keep(v_gt(z, V(0)), V(1)), *d2 = V(0))
-/* half of erfc(|z| / sqrt 2) = e^(-z^2/2) k q(k), k = 1 / (1 + 0.3875 |z| / sqrt 2), to 7e-8 (after Hastings; q is our
- * own minimax fit). value and slope share one exponential. */
-static inline vf gelu_cdf(vf z, vf *e) {
-  *e = v_exp_low(-0.5f * z * z);
-  vf k = 1.0f / v_fma(v_set1(0.274003878f), v_abs(z), v_set1(1.0f));
-  vf q = v_set1(-0.1162918474f);
-  q = v_fma(q, k, v_set1(0.4634780838f));
-  q = v_fma(q, k, v_set1(-0.3487805841f));
-  q = v_fma(q, k, v_set1(0.3463035090f));
-  q = v_fma(q, k, v_set1(0.03725517017f));
-  q = v_fma(q, k, v_set1(0.1180356748f));
-  vf tail = *e * k * q;
-  return v_select(v_lt(z, v_zero()), tail, 1.0f - tail);
-}
 static inline vf gelu_value(vf z) {
   vf e;
-  return z * gelu_cdf(z, &e);
+  return z * v_normal(z, &e);
 }
-ACT_LOOP(gelu, return gelu_value(z);, vf e; vf c = gelu_cdf(z, &e); e = 0.398942280f * e; *d1 = v_fma(z, e, c),
+ACT_LOOP(gelu, return gelu_value(z);, vf e; vf c = v_normal(z, &e); e = 0.398942280f * e; *d1 = v_fma(z, e, c),
          *d2 = e * (2.0f - z * z))
 ACT_LOOP(gelu_tanh, return v_gelu_tanh(z);, *d1 = v_gelu_tanh_1(z), *d2 = v_gelu_tanh_2(z))
 ACT_LOOP(silu, return z * v_sigmoid(z);, vf s = v_sigmoid(z); vf r = 1.0f - s; *d1 = s * v_fma(z, r, V(1)),

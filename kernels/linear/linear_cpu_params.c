@@ -88,15 +88,6 @@ static void sum_rows(const float *const *rows, int64_t kc, int64_t m, float *sum
     v_store(sum + j, s);
   }
 }
-/* rows of a wide matrix lie pages apart, where the machine does not foresee them */
-enum { AHEAD = 12 };
-static inline void prefetch_row(const float *row, int64_t m) {
-  for (int64_t j = 0; j < m; j += 16) __builtin_prefetch(row + j);
-}
-static void prefetch_rows(const float *const *rows, int64_t kc, int64_t m) {
-  for (int64_t k = 0; k < kc; k++) prefetch_row(rows[k], m);
-}
-
 /* how far behind a block of rows the next one lies, where rows are evenly spaced; 0: unknown. past the last row it is a
  * wrong guess, which costs little */
 static int64_t next_rows(const float *const *rows, int64_t kc) {
@@ -125,10 +116,8 @@ enum { W_LD = LINEAR_IN };
 /* n <= GEMM_WIDE columns of rows of x as panels. NULL rows are zeros */
 static void pack_x(float *const *x, int64_t col, int64_t kc, int64_t n, float *out) {
   static const float zero[GEMM_WIDE];
-  for (int64_t k = 0; k < kc; k++, out += GEMM_NR) {
-    if (k + AHEAD < kc && x[k + AHEAD] && col == 1) prefetch_row(x[k + AHEAD], n);
+  for (int64_t k = 0; k < kc; k++, out += GEMM_NR)
     gemm_pack_wide(out, GEMM_PANEL, x[k] ? x[k] : zero, 0, x[k] ? col : 1, 1, n);
-  }
 }
 
 /* one block of rows: up to LINEAR_TERMS rows of dz and x */
@@ -137,10 +126,8 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
   enum { FEW = 32 }; /* rows that stay in the first cache from packing to summing */
   float sum[LINEAR_OUT + 16] = { 0 };
   int want_b = u->want_b && s == 0, want_w = u->n_in && u->x[s];
-  prefetch_rows(dz, kc < FEW ? kc : FEW, u->n_out);
   for (int64_t k = 0; k < kc; k += FEW) {
     int64_t n = kc - k < FEW ? kc - k : FEW;
-    if (kc - k > FEW) prefetch_rows(dz + k + FEW, kc - k - FEW < FEW ? kc - k - FEW : FEW, u->n_out);
     if (want_w) pack_rows(dz + k, n, u->n_out, u->packed + k * GEMM_MR);
     if (want_b) sum_rows(dz + k, n, u->n_out, sum);
   }

@@ -223,7 +223,7 @@ def main():
     def run(program, ops, way):
         command = [program, "--op", ops, "--stop", "--golden", golden] + way
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
         except subprocess.TimeoutExpired:
             return "hangs"
         if done.returncode == 0:
