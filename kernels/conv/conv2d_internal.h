@@ -7,7 +7,7 @@
 
 enum {
   CONV_SLACK = 64,    /* floats after each part of the scratch: whole vectors may be read beyond it */
-  CONV_INPUTS = 32    /* input channels of a unit of w.d */
+  CONV_ROWS = 64      /* (kx, input channel) of a unit of w.d */
 };
 
 static inline const int32_t *conv_offsets(const mica_conv2d_args *a) {
@@ -16,9 +16,8 @@ static inline const int32_t *conv_offsets(const mica_conv2d_args *a) {
 static inline const mica_wire *conv_wire(const mica_port *port, int bit) {
   return micak_wire((mica_port *)(uintptr_t)port, bit);
 }
-static inline int64_t conv_round(int64_t n) { return (n + 15) / 16 * 16; }
-/* a row of sums of w.d: the widest tile fits */
-static inline int64_t conv_row(int64_t n) { return (n + 63) / 64 * 64; }
+/* columns of packed weights, and of sums of w.d: whole panels of every instruction set */
+static inline int64_t conv_round(int64_t n) { return (n + 31) / 32 * 32; }
 static inline int64_t conv_up(int64_t n) { return conv_round(n) + CONV_SLACK; }
 
 /* do images of several tasks add up in what this face writes? */
@@ -29,30 +28,31 @@ static inline int conv_sums(const mica_conv2d_args *a, int face) {
   return micak_ports_sum(back ? in : out, 1, bit[face], a->B);
 }
 
-/* scratch of the image phases: two padded images, two packed weights, one image of results */
+/* scratch of the image phases: two padded images, two packed weights, one image of results and the row it begins with */
 typedef struct conv_scratch { int64_t image, weight, result; } conv_scratch;
 static inline conv_scratch conv_scratch_of(const mica_conv2d_args *a, int back) {
   int64_t h = back ? a->H + a->K - 1 : a->H + 2 * a->pad, w = back ? a->W + a->K - 1 : a->W + 2 * a->pad;
   int64_t in = back ? a->O : a->I, out = back ? a->I : a->O, pixels = back ? a->H * a->W : a->P * a->Q;
-  return (conv_scratch){ conv_up(h * w * in), conv_up(a->K * a->K * in * conv_round(out)), conv_up(pixels * out) };
+  /* a run of pixels may end two behind the image */
+  return (conv_scratch){ conv_up((h * w + 2 * (back ? 1 : a->stride)) * in), conv_up(a->K * a->K * in * conv_round(out)),
+                         conv_up((pixels + 1) * out) };
 }
-/* scratch of the sums over images: one image of x and one of dy (gathered), a block of w.d */
+/* scratch of the sums over images: one image of x (padded) and one of dy (gathered), a block of w.d */
 static inline conv_scratch conv_param_scratch(const mica_conv2d_args *a) {
-  int64_t in = a->I < CONV_INPUTS ? a->I : CONV_INPUTS;
-  return (conv_scratch){ conv_up(a->H * a->W * a->I), conv_up(a->K * in * conv_row(a->O)),
+  return (conv_scratch){ conv_up((a->H + 2 * a->pad) * (a->W + 2 * a->pad) * a->I), conv_up(CONV_ROWS * conv_round(a->O)),
                          conv_up(a->P * a->Q * a->O) };
 }
 
-/* units of w.d: (group of tasks, ky, block of input channels); of b.d: a group */
+/* units of w.d: (group of tasks, ky, block of kx and input channels, which lie side by side); of b.d: a group */
 typedef struct conv_cut {
   const mica_wire *w, *b;
-  int64_t n_in, w_units, b_units;
+  int64_t blocks, w_units, b_units;
 } conv_cut;
 static inline conv_cut conv_cut_of(const mica_conv2d_args *a, int face) {
   int bit = face == MICA_BACKWARD ? MICA_D : MICA_TD;
   conv_cut cut = { .w = conv_wire(&a->w, bit), .b = conv_wire(&a->b, bit) };
-  cut.n_in = (a->I + CONV_INPUTS - 1) / CONV_INPUTS;
-  cut.w_units = micak_groups(cut.w, a->B) * a->K * cut.n_in;
+  cut.blocks = (a->K * a->I + CONV_ROWS - 1) / CONV_ROWS;
+  cut.w_units = micak_groups(cut.w, a->B) * a->K * cut.blocks;
   cut.b_units = micak_groups(cut.b, a->B);
   return cut;
 }

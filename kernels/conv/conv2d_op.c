@@ -110,7 +110,8 @@ static const mica_case cases[] = {
   { "B=3 T=1 H=2 W=3 I=7 O=2 K=1", MICA_CASE_PACKED },
   { "B=1 T=1 H=7 W=4 I=2 O=2 K=4 pad=2 stride=3", 0 },
   { "B=1 T=1 H=2 W=2 I=35 O=3 K=2 pad=1 b=none", 0 },
-  { "B=2 T=1 H=2 W=8 I=1 O=67 K=2", 0 },
+  { "B=2 T=1 H=4 W=8 I=1 O=67 K=2", 0 },     /* rows end with a run that begins sooner, in a tile of its own */
+  { "B=1 T=1 H=4 W=5 I=13 O=2 K=3 pad=1 stride=2 b=none", 0 },
   { "B=1 T=1 H=2 W=2 I=2 O=34 K=2 pad=1", 0 },
   { "B=4 T=25 H=28 W=28 I=1 O=64 K=3 pad=1", MICA_CASE_BENCH },
   { "B=4 T=25 H=14 W=14 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH | MICA_CASE_SLOW },
