@@ -51,6 +51,8 @@ struct micah_adapt_solve;
 
 typedef struct micah_adapt_state {
   mica_executor  *step;
+  char           *saved;         /* activations of the steps that are gone back through; NULL: not kept */
+  int64_t         saved_bytes;   /* of one */
   char          **ring;          /* [carry][2]: theta_k of even and odd k that are not kept */
   char          **stretch;       /* [carry]: theta_k between two kept ones, when they are stepped through again */
   char          **back;          /* [carry][2]: cotangents */

@@ -2,8 +2,9 @@
  *
  * down: step k reads theta_k and writes theta_(k+1), for all tasks at once. theta_k are kept, step by step, for the way
  * back (all of them, or each stride-th). back: from the last step to the first, each step is run down again from its
- * theta_k, so that the activations of one step are all there ever is, and then up; the gradient inside it turns its
- * backward into a Hessian-vector sweep. cotangents of what every step shares add up in the order of the sweep. */
+ * theta_k, so that the activations of one step are all there ever is, unless all of them fit into what may be kept, and
+ * then up; the gradient inside it turns its backward into a Hessian-vector sweep. cotangents of what every step shares add
+ * up in the order of the sweep. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,32 @@
 #include "adapt/fused.h"
 #include "common/op.h"
 #include "program/memory.h"
+
+/* steps that are gone back through */
+static int64_t swept(const mica_adapt_options *o) { return o->method == MICA_ADAPT_TRUNCATED ? o->last : o->steps; }
+
+/* the executor of a step: one whose entries and `saved` hold the activations of all steps, where they fit */
+static mica_status create_step(mica_executor *x, int32_t e, mica_executor_options *options, int sweep) {
+  const micah_adapt *a = x->program->entries[e].own;
+  micah_adapt_state *s = x->inner[e];
+  mica_memory memory;
+  mica_status status = MICA_OK;
+  if (sweep && a->options.keep > 0 && micah_adapt_stride(&a->options) == 1) {
+    options->fused = MICAH_ONE_FORWARD;      /* how much is one of them? */
+    if ((status = micah_inner_executor(x, e, a->step, options, &s->step)) < 0) return status;
+    if ((status = mica_executor_memory(s->step, &memory)) < 0) return status;
+    s->saved_bytes = (memory.saved + 63) / 64 * 64;
+    int64_t n = swept(&a->options), one = s->saved_bytes + s->step->kept_bytes;
+    mica_executor_destroy(s->step);
+    s->step = NULL;
+    options->fused = 1;
+    if (n <= INT32_MAX && one <= a->options.keep / n) {
+      options->fused = micah_forwards((int32_t)n);
+      if (!(s->saved = micah_data_alloc(x, n * s->saved_bytes + 64))) return MICA_ERR_MEMORY;
+    }
+  }
+  return micah_inner_executor(x, e, a->step, options, &s->step);
+}
 
 mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   const micah_entry *entry = &x->program->entries[e];
@@ -53,8 +80,7 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
     if (starts || x->active[x->program->values[entry->binds[i].value].root])
       wants[options.n_wants++] = o->value;
   }
-  status = micah_inner_executor(x, e, a->step, &options, &s->step);
-  if (status < 0) return status;
+  if ((status = create_step(x, e, &options, sweep)) < 0) return status;
   s->ring = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->ring);
   s->stretch = micah_region_alloc(region, a->n_carry, sizeof *s->stretch);
   s->back = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->back);
@@ -140,24 +166,36 @@ static mica_status bind_inputs(const micah_adapt_run *r, int64_t k, int64_t stre
   return status;
 }
 
+/* where a result of step k goes: a row of the results, theta_(k+1) */
+static mica_wire step_result(const micah_adapt_run *r, int operand, int64_t k, int64_t stretch) {
+  const micah_adapt_operand *o = &r->a->operands[operand];
+  if (o->kind == MICAH_ADAPT_ROW) return micah_adapt_wire(r, operand, MICA_V, k * o->count);
+  return k + 1 < r->a->options.steps ? theta(r, o->carry, k + 1, stretch) : micah_adapt_wire(r, operand, MICA_V, 0);
+}
+
+/* where step k leaves its activations; NULL: nowhere */
+static char *activations(const micah_adapt_run *r, int64_t k) {
+  int64_t at = k - (r->a->options.steps - swept(&r->a->options));
+  if (!r->s->saved) return NULL;
+  r->s->step->forward = (int32_t)(at < 0 ? 0 : at); /* steps that are not gone back through: overwritten */
+  return r->s->saved + r->s->step->forward * r->s->saved_bytes;
+}
+
 /* run step k down; `rows`: results of the step are wanted too */
 static mica_status step_down(const micah_adapt_run *r, int64_t k, int64_t stretch, int rows) {
   const mica_wire none = { .data = NULL };
   mica_status status = bind_inputs(r, k, stretch);
   for (int i = 0; status >= 0 && i < r->a->op.n_operands; i++) {
     const micah_adapt_operand *o = &r->a->operands[i];
-    mica_wire wire = none;
-    if (o->kind == MICAH_ADAPT_ROW && rows) wire = micah_adapt_wire(r, i, MICA_V, k * o->count);
-    else if (o->kind == MICAH_ADAPT_LAST)
-      wire = k + 1 < r->a->options.steps ? theta(r, o->carry, k + 1, stretch) : micah_adapt_wire(r, i, MICA_V, 0);
-    else if (o->kind != MICAH_ADAPT_ROW) continue;
+    if (o->kind != MICAH_ADAPT_ROW && o->kind != MICAH_ADAPT_LAST) continue;
+    const mica_wire wire = o->kind == MICAH_ADAPT_LAST || rows ? step_result(r, i, k, stretch) : none;
     status = bind(r, o->value, MICA_V, &wire);
     if (status >= 0 && (r->s->step->passes & MICA_PASS_BACKWARD)) status = bind(r, o->value, MICA_D, &none);
   }
-  return status < 0 ? status : mica_executor_run(r->s->step, MICA_PASS_FORWARD, NULL);
+  return status < 0 ? status : mica_executor_run(r->s->step, MICA_PASS_FORWARD, activations(r, k));
 }
 
-/* run step k down and up; `first`: of the sweep, so nothing is there yet to add to */
+/* run step k down, where its activations were not kept, and up; `first`: of the sweep, so nothing is there yet to add to */
 static mica_status step_up(const micah_adapt_run *r, int64_t k, int64_t stretch, int first) {
   const mica_wire none = { .data = NULL };
   int64_t last = r->a->options.steps - 1;
@@ -168,8 +206,10 @@ static mica_status step_up(const micah_adapt_run *r, int64_t k, int64_t stretch,
     uint32_t flags = 0;
     if (o->kind == MICAH_ADAPT_KEPT || (r->a->op.operands[i].role & MICA_INDEX)) continue;
     if (o->kind == MICAH_ADAPT_ROW || o->kind == MICAH_ADAPT_LAST) {
-      /* the results themselves stay inside */
-      if ((status = bind(r, o->value, MICA_V, &none)) < 0) break;
+      /* the results lie where the step left them, or stay inside */
+      if (r->s->saved) wire = step_result(r, i, k, stretch);
+      if ((status = bind(r, o->value, MICA_V, &wire)) < 0) break;
+      wire = none;
       if (o->kind == MICAH_ADAPT_ROW) wire = micah_adapt_wire(r, i, MICA_D, k * o->count);
       else if (k == last) wire = micah_adapt_wire(r, i, MICA_D, 0);
       else wire = buffer(r->s->back[2 * o->carry + (k + 1) % 2]);
@@ -180,7 +220,8 @@ static mica_status step_up(const micah_adapt_run *r, int64_t k, int64_t stretch,
     }
     status = micah_inner_bind(r->s->step, o->value, MICA_D, &wire, flags);
   }
-  return status < 0 ? status : mica_executor_run(r->s->step, MICA_PASS_FORWARD | MICA_PASS_BACKWARD, NULL);
+  const int32_t down = r->s->saved ? 0 : MICA_PASS_FORWARD;
+  return status < 0 ? status : mica_executor_run(r->s->step, down | MICA_PASS_BACKWARD, activations(r, k));
 }
 
 /* ---- faces ---- */

@@ -31,6 +31,8 @@ static const mica_key keys[] = {
   KEY(learn_proximal, MICA_KEY_BOOL, "no", 0, 0, NULL, "proximal is a meta-parameter"),
   KEY(checkpoints, MICA_KEY_BOOL, "no", 0, 0, NULL,
       "keep about sqrt(steps) of the inner weights and step through again between them. changes no bit"),
+  KEY(keep, MICA_KEY_INT, "0", 0, 1 << 24, NULL,
+      "MiB: where the activations of all steps fit, they are kept, else each step is run down again. changes no bit"),
   KEY(last, MICA_KEY_INT, "1", 1, 1 << 20, NULL, "truncated: steps that the gradient goes back through"),
   KEY(solver, MICA_KEY_CHOICE, "cg", 0, 0, "cg|neumann|dense|nystroem", "implicit: solver"),
   KEY(iterations, MICA_KEY_INT, "5", 1, 1 << 20, NULL,
@@ -321,6 +323,7 @@ static mica_status build_all(builder *b) {
   if (status < 0) return status;
   mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
   adapt.steps = s->steps, adapt.method = methods[s->method], adapt.last = s->last, adapt.checkpoints = s->checkpoints;
+  adapt.keep = s->keep << 20;
   adapt.solver = (int32_t)s->solver, adapt.iterations = s->iterations, adapt.tolerance = s->tolerance;
   adapt.damping = s->damping, adapt.rate = s->neumann_rate;
   adapt.directions = s->directions, adapt.sigma = s->sigma, adapt.direction = (int32_t)s->direction;

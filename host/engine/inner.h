@@ -15,7 +15,7 @@ enum {
 
 /* of micah_settings; steps 0: the model is trained as it is */
 typedef struct micah_inner_settings {
-  int64_t     steps, method, update, rates, last, solver, iterations, further, directions, direction;
+  int64_t     steps, method, update, rates, last, solver, iterations, further, directions, direction, keep;
   double      lr, momentum, beta1, beta2, eps, proximal, tolerance, damping, neumann_rate, sigma;
   const char *trained;
   int32_t     per_step, learn_rates, learn_proximal, checkpoints;

@@ -150,8 +150,8 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
   /* a pass brings those that it builds on */
   if (x->passes & MICA_PASS_BACKWARD_JVP) x->passes |= MICA_PASS_JVP | MICA_PASS_BACKWARD;
   x->passes |= MICA_PASS_FORWARD;
-  x->fused = options->fused && options->fused != MICAH_ONE_FORWARD;
-  x->one_forward = !!options->fused;
+  x->fused = options->fused > 0;
+  x->forwards = x->fused ? 1 : -options->fused;
   const mica_threads *threads = mica_context_get_threads(context);
   x->workers = threads && threads->workers > 0 && x->backend != MICA_CUDA ? threads->workers : 1;
   if ((status = build(x, options)) < 0) {

@@ -82,9 +82,11 @@ typedef struct micah_binding {
 /* bits of mica_executor.probing beside wire bits: only wires that have a place; parameters through slots */
 enum { MICAH_PROBE_PLANNED = 16, MICAH_PROBE_SLOTS = 32 };
 
-/* a value of mica_executor_options.fused for programs that run others: passes may run apart, but every pass back belongs
- * to the last forward, so entries may keep what that left */
-enum { MICAH_ONE_FORWARD = 2 };
+/* values of mica_executor_options.fused for programs that run others: passes may run apart, but every pass back belongs
+ * to the last forward, so entries may keep what that left; micah_forwards(n): to the forward whose number, below n, is in
+ * `forward` now and was when that ran */
+static inline int32_t micah_forwards(int32_t n) { return -n; }
+enum { MICAH_ONE_FORWARD = -1 };
 
 struct mica_executor {
   mica_context       *context;
@@ -97,7 +99,8 @@ struct mica_executor {
   struct micah_graphs *graphs;
   micah_region        region;
   int32_t             backend, dtype, passes, fused, workers;
-  int32_t             one_forward;                      /* fused, or MICAH_ONE_FORWARD */
+  int32_t             forwards, forward;                /* that entries keep for passes back (0: none); which one runs */
+  int64_t             kept_bytes;                       /* of one of them, in entries */
   int64_t             tasks, capacity_tasks;
   int64_t            *capacity_rows, *capacity_longest; /* [n_axes] */
   micah_axis_size    *axes;                             /* [n_axes] as set */

@@ -28,7 +28,8 @@ typedef struct gradient {
 
 typedef struct state {
   mica_executor *inner;
-  char          *saved;        /* of the last forward; NULL: fused, forward is run again */
+  char          *saved;        /* of the outer executor's forwards; NULL: fused, forward is run again */
+  int64_t        saved_bytes;  /* of each */
   void          *ones;         /* cotangent of the loss */
   int64_t        bytes;
 } state;
@@ -74,7 +75,7 @@ static mica_status create(mica_executor *x, int32_t e) {
   int second = micah_face_runs(x, e, MICA_JVP) || micah_face_runs(x, e, MICA_BACKWARD);
   options.passes = second ? 15 : MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   /* the outer executor runs backward after its own forward: what that left serves for the second sweep */
-  options.fused = !second || !x->one_forward;
+  options.fused = !second || !x->forwards;
   for (int i = 0; i < g->n_in; i++) {
     int wanted = second && x->active[x->program->values[entry->binds[i].value].root];
     for (int k = g->n_in; k < g->n_in + g->n_gradients; k++) wanted |= g->value[k] == g->value[i];
@@ -84,8 +85,11 @@ static mica_status create(mica_executor *x, int32_t e) {
   mica_status status = micah_inner_executor(x, e, g->sub, &options, &s->inner);
   mica_memory memory;
   if (status >= 0) status = mica_executor_memory(s->inner, &memory);
-  if (status >= 0 && !options.fused && !(s->saved = micah_data_alloc(x, memory.saved)))
-    status = MICA_ERR_MEMORY;
+  if (status >= 0 && !options.fused) {
+    s->saved_bytes = (memory.saved + 63) / 64 * 64;
+    x->kept_bytes += s->saved_bytes;
+    if (!(s->saved = micah_data_alloc(x, x->forwards * s->saved_bytes))) status = MICA_ERR_MEMORY;
+  }
   if (status >= 0) status = fill_ones(x, g, s);
   if (status < 0) return status;
   s->bytes = x->region.bytes + x->data_bytes - before + memory.scratch;
@@ -156,7 +160,8 @@ static mica_status run(mica_executor *x, int32_t e, int face) {
   mica_status status = micah_inner_sizes(x, e, s->inner);
   if (status >= 0) status = bind_face(g, s, x->args[e], face);
   if (status >= 0)
-    status = mica_executor_run(s->inner, face == MICA_FORWARD ? first : s->saved ? second : first | second, s->saved);
+    status = mica_executor_run(s->inner, face == MICA_FORWARD ? first : s->saved ? second : first | second,
+                               s->saved ? s->saved + x->forward * s->saved_bytes : NULL);
   if (status >= 0) return MICA_OK;
   char cause[700];
   snprintf(cause, sizeof cause, "%s", mica_last_error());

@@ -49,6 +49,8 @@ typedef struct mica_adapt_options {
   int64_t             steps;     /* >= 1 */
   int32_t             method;
   int32_t             checkpoints; /* 1: keep about sqrt(steps) of the theta_k and step through again between them */
+  int64_t             keep;      /* bytes: where the activations of all steps that are gone back through fit, and without
+                                  * checkpoints, they are kept, else each step is run down again. same bits */
   int64_t             last;      /* truncated: steps */
   /* implicit: a sealed program with output F.<carry input> for each adapted value; its inputs and parameters are some
    * of the step program's, by name */
@@ -68,7 +70,7 @@ typedef struct mica_adapt_options {
   void               *data_user;
 } mica_adapt_options;
 #define MICA_ADAPT_OPTIONS_INIT                                                                                       \
-  { sizeof(mica_adapt_options), 1, MICA_ADAPT_UNROLLED, 0, 1, NULL, MICA_SOLVE_CG, 20, 1e-6, 0, 0.1, 16, 1e-3,        \
+  { sizeof(mica_adapt_options), 1, MICA_ADAPT_UNROLLED, 0, 0, 1, NULL, MICA_SOLVE_CG, 20, 1e-6, 0, 0.1, 16, 1e-3,        \
     MICA_DIRECTION_NORMAL, NULL, NULL }
 
 /* append an inner loop. binds name the step program's inputs and parameters as in mica_program_call; a value with one

@@ -199,6 +199,7 @@ static void test_unrolled(void **state) {
         s.stepped = rates != 1;
         s.proximal = u == 1;
         s.adapt.checkpoints = steps == 5 && rates == 0;
+        s.adapt.keep = rates == 2 ? 1 << 28 : 0;
         check_setup(context, &s, 5, 1e-6);
       }
   mica_context_destroy(context);
@@ -222,6 +223,8 @@ static void test_transformer(void **state) {
   mica_context *context = context_with(2);
   setup s = plain("sgd", 3);
   s.loss = transformer;
+  check_setup(context, &s, 11, 1e-6);
+  s.adapt.keep = 1 << 28;
   check_setup(context, &s, 11, 1e-6);
   s.adapt.checkpoints = 1;
   s.trained = "*.gain,out.*";

@@ -104,6 +104,63 @@ static void exact_methods(void **state) {
   }
 }
 
+/* activations of the steps kept or computed again: the same bits, and the way back does not run the steps down again */
+static void kept_activations(void **state) {
+  (void)state;
+  config_file(maml_config);
+  static const char *const cases[][4] = {
+    { "inner.steps=5", "inner.update=momentum", "inner.rates=tensor", "inner.learn_rates=yes" },
+    { "inner.steps=4", "inner.update=adam", "inner.eps=1e-2", "inner.per_step=yes" },
+    { "inner.steps=5", "inner.method=truncated", "inner.last=2", "inner.learn_rates=yes" },
+    { "inner.steps=3", "inner.update=momentum", "inner.trained=layers.1.*", "inner.proximal=0.5" },
+  };
+  static const char *const keeps[] = { "inner.keep=64", "inner.keep=0" };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    micah_safetensors *file[2];
+    for (int k = 0; k < 2; k++) {
+      const char *set[] = { cases[i][0], cases[i][1], cases[i][2], cases[i][3], keeps[k] };
+      const char *out = in_folder(k ? "again.safetensors" : "kept.safetensors");
+      gradient(set, 5, NULL, out);
+      CHECK(micah_safetensors_open(out, &file[k]));
+    }
+    for (int64_t t = 0; t < micah_safetensors_count(file[0]); t++) {
+      const micah_tensor *kept = micah_safetensors_get(file[0], t);
+      int64_t count;
+      const double *again = tensor(file[1], kept->name, &count);
+      if (micah_tensor_count(kept) != count || memcmp(kept->data, again, (size_t)count * sizeof *again))
+        fail_msg("%s %s: %s differs", cases[i][0], cases[i][1], kept->name);
+    }
+    for (int k = 0; k < 2; k++) micah_safetensors_close(file[k]);
+  }
+}
+
+/* what a trainer plans: more with every step's activations, and no more where they do not fit */
+static void kept_where_they_fit(void **state) {
+  (void)state;
+  config_file(maml_config);
+  int64_t bytes[3];
+  static const char *const keeps[] = { "inner.keep=0", "inner.keep=1", "inner.keep=1" };
+  static const char *const widths[] = { "model.width=64", "model.width=64", "model.width=4096" };
+  for (int k = 0; k < 3; k++) {
+    const char *set[] = { keeps[k], widths[k], "inner.steps=6", "inner.update=momentum", "batch=2", "grain=2" };
+    mica_source source = source_of(in_folder("maml.yaml"), NULL, set, 6);
+    mica_trainer *trainer;
+    mica_trainer_info info;
+    CHECK(mica_trainer_create(&source, 0, &trainer));
+    CHECK(mica_trainer_get_info(trainer, &info));
+    bytes[k] = info.activation_bytes;
+    mica_trainer_destroy(trainer);
+    if (k < 2) continue;
+    set[0] = "inner.keep=0";
+    source = source_of(in_folder("maml.yaml"), NULL, set, 6);
+    CHECK(mica_trainer_create(&source, 0, &trainer));
+    CHECK(mica_trainer_get_info(trainer, &info));
+    assert_true(bytes[2] == info.activation_bytes);
+    mica_trainer_destroy(trainer);
+  }
+  assert_true(bytes[1] > bytes[0]);
+}
+
 /* low-rank adapters of a transformer as what adapts: derivatives to the weights below them, too */
 static void low_rank_adapters(void **state) {
   (void)state;
@@ -317,7 +374,8 @@ static void wrong_settings(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exact_methods), cmocka_unit_test(low_rank_adapters), cmocka_unit_test(directions_without_a_query),
+    cmocka_unit_test(exact_methods), cmocka_unit_test(kept_activations), cmocka_unit_test(kept_where_they_fit),
+    cmocka_unit_test(low_rank_adapters), cmocka_unit_test(directions_without_a_query),
     cmocka_unit_test(zero_order_is_near), cmocka_unit_test(same_bits),
     cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
   };
