@@ -44,8 +44,20 @@ static inline int64_t micak_index_chunk(int64_t V) {
     const type *a = (const type *)args;                                                         \
     *split = (mica_split){ .units = 1, .grain = 1, .scratch_bytes = (bytes) };                  \
   }
+/* with splits micak_<op>_<face>_cuda_split beside the kernels */
+#define CUDA_SPLIT_PROTO_(op, face) void micak_##op##_##face##_cuda_split(const void *args, mica_split *split)
+#define CUDA_SPLIT_PROTOS(op)           \
+  CUDA_SPLIT_PROTO_(op, forward);       \
+  CUDA_SPLIT_PROTO_(op, backward);      \
+  CUDA_SPLIT_PROTO_(op, jvp);           \
+  CUDA_SPLIT_PROTO_(op, backward_jvp);
+#define CUDA_KERNELS_SPLIT(op, dtype)                                                                       \
+  CUDA_KERNELS_WITH(op, dtype, micak_##op##_forward_cuda_split, micak_##op##_backward_cuda_split,           \
+                    micak_##op##_jvp_cuda_split, micak_##op##_backward_jvp_cuda_split)
 #else
 #define CUDA_PROTOS(op)
+#define CUDA_SPLIT_PROTOS(op)
+#define CUDA_KERNELS_SPLIT(op, dtype)
 #define CUDA_SPLIT(name, type, bytes)
 #define CUDA_KERNELS(op, dtype)
 #define CUDA_KERNELS_WITH(op, dtype, split_f, split_b, split_j, split_h)

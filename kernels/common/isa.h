@@ -1,7 +1,8 @@
 /* isa.h: each <op>_cpu.c is compiled once for every instruction set; this names the copies and picks one at run time.
  *
  * in <op>_cpu.c:   CPU_KERNEL(layernorm_forward) { ... exec, args, first, count ... }
- * in <op>_op.c:    CPU_DISPATCH(layernorm_forward)   makes micak_layernorm_forward_cpu */
+ * in <op>_op.c:    CPU_DISPATCH(layernorm_forward)   makes micak_layernorm_forward_cpu
+ *                   CPU_FACES(layernorm), and CPU_KERNELS(layernorm) in the table: all four, with split_forward ... */
 #ifndef MICA_KERNELS_COMMON_ISA_H
 #define MICA_KERNELS_COMMON_ISA_H
 
@@ -33,6 +34,17 @@
     return micak_##name##_cpu_portable(exec, args, first, count);                                             \
   }
 #endif
+
+#define CPU_FACES(op)        \
+  CPU_DISPATCH(op##_forward)  \
+  CPU_DISPATCH(op##_backward) \
+  CPU_DISPATCH(op##_jvp)      \
+  CPU_DISPATCH(op##_backward_jvp)
+#define CPU_KERNELS(op)                                                             \
+  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_##op##_forward_cpu, split_forward },    \
+  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_##op##_backward_cpu, split_backward }, \
+  { MICA_CPU, MICA_F32, MICA_JVP, micak_##op##_jvp_cpu, split_jvp },                \
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_##op##_backward_jvp_cpu, split_backward_jvp }
 
 /* best MICA_ISA_* of this machine */
 int micak_best_isa(void);

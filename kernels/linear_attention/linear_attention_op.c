@@ -67,24 +67,15 @@ CPU_DISPATCH(linear_attention_jvp)
 CPU_DISPATCH(linear_attention_backward_jvp)
 REF_PROTOS(linear_attention);
 CUDA_PROTOS(linear_attention)
-#ifdef MICA_HAVE_CUDA
-void micak_linear_attention_forward_cuda_split(const void *args, mica_split *split);
-void micak_linear_attention_jvp_cuda_split(const void *args, mica_split *split);
-void micak_linear_attention_backward_cuda_split(const void *args, mica_split *split);
-void micak_linear_attention_backward_jvp_cuda_split(const void *args, mica_split *split);
-#endif
+CUDA_SPLIT_PROTOS(linear_attention)
 static const mica_kernel kernels[] = {
   REF_KERNELS(linear_attention),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_linear_attention_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_linear_attention_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_attention_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
-  CUDA_KERNELS_WITH(linear_attention, MICA_F32, micak_linear_attention_forward_cuda_split,
-                    micak_linear_attention_backward_cuda_split, micak_linear_attention_jvp_cuda_split,
-                    micak_linear_attention_backward_jvp_cuda_split)
-  CUDA_KERNELS_WITH(linear_attention, MICA_BF16, micak_linear_attention_forward_cuda_split,
-                    micak_linear_attention_backward_cuda_split, micak_linear_attention_jvp_cuda_split,
-                    micak_linear_attention_backward_jvp_cuda_split)
+  CUDA_KERNELS_SPLIT(linear_attention, MICA_F32)
+  CUDA_KERNELS_SPLIT(linear_attention, MICA_BF16)
 };
 
 #define BARE " decay=none state_in=none state_out=none norm_in=none norm_out=none"

@@ -1,29 +1,17 @@
 /* table of logistic */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "logistic/logistic_internal.h"
 
 extern const mica_op mica_op_logistic;
 
-#define AT(field) offsetof(mica_logistic_args, field)
-
-static const mica_dim dims[] = { { "B", AT(B) }, { "R", AT(R) }, { "I", AT(I) }, { "O", AT(O) } };
-#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
-static const mica_operand operands[] = {
-  { "x", "B R I", AT(x), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "features, a row for each example" },
-  { "y", "B R O", AT(y), MICA_IN | MICA_OPTIONAL, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL,
-    "targets, 1 in the class and 0 out of it" },
-  { "label", "B R", AT(label), MICA_IN | MICA_INDEX | MICA_OPTIONAL, MICA_READS(MICA_V, MICA_V, MICA_V, MICA_V),
-    MICA_WRITES_NONE, MICA_RANGE, "O", "the class whose target is 1; negative: none. exactly one of y and label" },
-  { "ridge", "B", AT(ridge), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "strength of the penalty" },
-  { "w", "B O I", AT(w), MICA_OUT, MICA_READS(0, MICA_V | MICA_D, MICA_V, MICA_V | MICA_T | MICA_D | MICA_TD),
-    MICA_WRITES_OUT, MICA_ANY, NULL, "weights of the regressions" },
-};
+typedef mica_logistic_args closed_form_args;
 
 /* a forward of 8 steps, as 5 classes of 25 rows take */
 static void cost(const void *args, int face, double *flop, double *bytes) {
   static const double times[MICA_NFACE] = { 8, 2, 2, 4 };
-  const mica_logistic_args *a = args;
+  const closed_form_args *a = args;
   const int32_t *offsets = micak_target_offsets(&a->x, &a->y, &a->label);
   double rows = (double)micak_all_rows(offsets, a->B, a->R), I = (double)a->I, O = (double)a->O;
   double each = a->B ? rows / (double)a->B : 0, n = each < I ? each : I;
@@ -31,30 +19,28 @@ static void cost(const void *args, int face, double *flop, double *bytes) {
   *bytes = (double)sizeof(float) * (rows * (I + O) + (double)a->B * I * O);
 }
 
-static void split_bit(const mica_logistic_args *a, int face, int bit, mica_split *s) {
-  double flop, bytes;
-  cost(a, face, &flop, &bytes);
-  double each = a->B ? flop / (double)a->B : 1;
-  s->units = micak_solve_units(a->B, bit, &a->w, &a->x, &a->y, &a->ridge);
-  s->grain = each > 2e5 ? 1 : (int64_t)(2e5 / (each + 1)) + 1;
-  s->scratch_bytes = logistic_doubles(a) * (int64_t)sizeof(double);
-}
-static void split_forward(const void *args, mica_split *s) { split_bit(args, MICA_FORWARD, MICA_V, s); }
-static void split_backward(const void *args, mica_split *s) { split_bit(args, MICA_BACKWARD, MICA_D, s); }
-static void split_jvp(const void *args, mica_split *s) { split_bit(args, MICA_JVP, MICA_T, s); }
-static void split_backward_jvp(const void *args, mica_split *s) { split_bit(args, MICA_BACKWARD_JVP, MICA_TD, s); }
+/* one row x = 1 with y = 1 and ridge = 1 - s(1), s the sigmoid: w = 1, e = s - 1 = -ridge, d = s (1 - s), H = d + ridge,
+ * w.t = -(d + e) / H, w.d = 1: q = c = 1 / H; the rest by README.md's lines */
+static const double x_v[1] = { 1 }, y_v[1] = { 1 }, ridge_v[1] = { 0.2689414213699951 }, w_v[1] = { 1 }, w_d[1] = { 1 };
+static const double x_t[1] = { 1 }, none[1] = { 0 }, w_t[1] = { 0.1553624034969636 }, x_d[1] = { 0.15536240349696356 };
+static const double y_d[1] = { 2.147981515103764 }, ridge_d[1] = { -2.147981515103764 };
+static const double x_td[1] = { -0.8465747095853529 };
+static const double y_td[1] = { 0.8180454664565697 }, ridge_td[1] = { 0.9962204777936239 };
 
-CPU_DISPATCH(logistic_forward)
-CPU_DISPATCH(logistic_backward)
-CPU_DISPATCH(logistic_jvp)
-CPU_DISPATCH(logistic_backward_jvp)
+#define Y_DOC "targets, 1 in the class and 0 out of it"
+#define W_DOC "weights of the regressions"
+#define TASK_DOUBLES logistic_doubles
+#include "common/closed_form_op.inc"
+
+CPU_FACES(logistic)
 REF_PROTOS(logistic);
+CUDA_PROTOS(logistic)
+CUDA_SPLIT_PROTOS(logistic)
 static const mica_kernel kernels[] = {
   REF_KERNELS(logistic),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_logistic_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_logistic_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_logistic_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_logistic_backward_jvp_cpu, split_backward_jvp },
+  CPU_KERNELS(logistic),
+  CUDA_KERNELS_SPLIT(logistic, MICA_F32)
+  CUDA_KERNELS_SPLIT(logistic, MICA_BF16)
 };
 
 static const mica_case cases[] = {
@@ -69,20 +55,8 @@ static const mica_case cases[] = {
   { "B=64 R=25 I=64 O=5 y=none", MICA_CASE_BENCH },
 };
 
-/* one row x = 1 with y = 1 and ridge = 1 - s(1), s the sigmoid: w = 1, e = s - 1 = -ridge, d = s (1 - s), H = d + ridge,
- * w.t = -(d + e) / H, w.d = 1: q = c = 1 / H; the rest by README.md's lines */
-static const double x_v[1] = { 1 }, y_v[1] = { 1 }, ridge_v[1] = { 0.2689414213699951 }, w_v[1] = { 1 }, w_d[1] = { 1 };
-static const double x_t[1] = { 1 }, none[1] = { 0 }, w_t[1] = { 0.1553624034969636 }, x_d[1] = { 0.15536240349696356 };
-static const double y_d[1] = { 2.147981515103764 }, ridge_d[1] = { -2.147981515103764 };
-static const double x_td[1] = { -0.8465747095853529 };
-static const double y_td[1] = { 0.8180454664565697 }, ridge_td[1] = { 0.9962204777936239 };
-static const mica_example_wire wires[] = {
-  { "x.v", x_v, 1, 0 },   { "x.t", x_t, 1, 0 },   { "y.v", y_v, 1, 0 },   { "y.t", none, 1, 0 },
-  { "ridge.v", ridge_v, 1, 0 }, { "ridge.t", none, 1, 0 }, { "w.d", w_d, 1, 0 }, { "w.td", none, 1, 0 },
-  { "w.v", w_v, 1, 1 },   { "w.t", w_t, 1, 1 },   { "x.d", x_d, 1, 1 },   { "y.d", y_d, 1, 1 },
-  { "ridge.d", ridge_d, 1, 1 }, { "x.td", x_td, 1, 1 }, { "y.td", y_td, 1, 1 }, { "ridge.td", ridge_td, 1, 1 },
-};
 static const mica_example example = { "B=1 R=1 I=1 O=1 label=none", wires, MICA_COUNT(wires) };
+
 const mica_op mica_op_logistic = {
   .size = sizeof(mica_op), .name = "logistic",
   .doc = "weights of logistic regressions by Newton's method, with derivatives through the solution",

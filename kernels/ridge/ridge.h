@@ -9,6 +9,8 @@
  * accumulates in double, in an order that depends on the task's R, I and O alone; the system solved has min(R, I)
  * unknowns, by Cholesky. a task whose ridge is not positive, or whose numbers are not finite, gets NaN: no other task
  * does. shared or grouped outputs sum tasks in task order. deterministic: the same bits for any cut into units and batch.
+ * on CUDA (f32, bf16) the factor lies in shared memory: min(R, I) is at most 160; a label beyond O - 1 makes its task NaN;
+ * cotangents of a ridge that tasks share are added up in a tree of their number.
  * cost of a forward, n = min(R, I): n^2 (R + I) + 4 n R O + 4 R I O flop; backward twice, the tangents of both twice that.
  * worked example: x ((1), (1)), y ((1), (3)), ridge 2 -> w ((1)). */
 #ifndef MICA_OPS_RIDGE_H

@@ -76,22 +76,15 @@ CPU_DISPATCH(srwm_jvp)
 CPU_DISPATCH(srwm_backward_jvp)
 REF_PROTOS(srwm);
 CUDA_PROTOS(srwm)
-#ifdef MICA_HAVE_CUDA
-void micak_srwm_forward_cuda_split(const void *args, mica_split *split);
-void micak_srwm_backward_cuda_split(const void *args, mica_split *split);
-void micak_srwm_jvp_cuda_split(const void *args, mica_split *split);
-void micak_srwm_backward_jvp_cuda_split(const void *args, mica_split *split);
-#endif
+CUDA_SPLIT_PROTOS(srwm)
 static const mica_kernel kernels[] = {
   REF_KERNELS(srwm),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_srwm_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_srwm_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_srwm_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_srwm_backward_jvp_cpu, split_backward_jvp },
-  CUDA_KERNELS_WITH(srwm, MICA_F32, micak_srwm_forward_cuda_split, micak_srwm_backward_cuda_split,
-                    micak_srwm_jvp_cuda_split, micak_srwm_backward_jvp_cuda_split)
-  CUDA_KERNELS_WITH(srwm, MICA_BF16, micak_srwm_forward_cuda_split, micak_srwm_backward_cuda_split,
-                    micak_srwm_jvp_cuda_split, micak_srwm_backward_jvp_cuda_split)
+  CUDA_KERNELS_SPLIT(srwm, MICA_F32)
+  CUDA_KERNELS_SPLIT(srwm, MICA_BF16)
 };
 
 static const mica_case cases[] = {
