@@ -1,5 +1,6 @@
 /* batch_norm on the CPU: a unit is a block of channels of one task, channels in lanes. sums run over the pixels of an
- * image in float and over images in double. */
+ * image in float and over images in double. a task's images are larger than the second cache: one pass begins with the
+ * images that the one before has left there, so that they go forth and back. */
 #include <math.h>
 
 #include "batch_norm/batch_norm_internal.h"
@@ -77,9 +78,10 @@ INLINE int64_t rows_of(const mica_batch_norm_args *a, int64_t b) {
 }
 
 #define LANES(...) for (int i = 0; i < PARTS; i++) { __VA_ARGS__ }
-/* sum of an expression of t, s into `total` */
-#define SUM(total, T, term)                              \
-  for (int64_t t = 0; t < (T); t++) {                    \
+/* sum of an expression of t, s into `total`; back: from the last image to the first */
+#define SUM(total, T, back, term)                        \
+  for (int64_t k = 0; k < (T); k++) {                    \
+    const int64_t t = (back) ? (T) - 1 - k : k;          \
     lanes part = { { { 0 } } };                          \
     for (int64_t s = 0; s < a->P; s++) { term }          \
     add_up(&total, part);                                \
@@ -88,17 +90,40 @@ INLINE int64_t rows_of(const mica_batch_norm_args *a, int64_t b) {
 static void forward_block(const mica_batch_norm_args *a, int64_t b, int64_t c, int64_t n) {
   const int64_t T = rows_of(a, b), N = T * a->P;
   const field x = field_of(&a->x.v, a->x.offsets, b, c), y = field_of(&a->y.v, a->y.offsets, b, c);
-  sums total = { { 0 } }, square = { { 0 } };
-  SUM(total, T, lanes v = pixel(&x, t, s, n); LANES(part.v[i] += v.v[i];))
+  /* squares about a mean of the image's own, while it is in the second cache, then between images (Chan, Golub and
+   * LeVeque 1983): sums over pixels of x, (x - own)^2, own, own^2 */
+  sums total = { { 0 } }, square = { { 0 } }, own1 = { { 0 } }, own2 = { { 0 } };
+  for (int64_t t = 0; t < T; t++) {
+    lanes part = { { { 0 } } }, own, within = part;
+    float middle[BN_BLOCK];
+    for (int64_t s = 0; s < a->P; s++) {
+      lanes v = pixel(&x, t, s, n);
+      LANES(part.v[i] += v.v[i];)
+    }
+    LANES(own.v[i] = part.v[i] * (1.0f / (float)a->P); v_store(middle + i * VW, own.v[i]);)
+    for (int64_t s = 0; s < a->P; s++) {
+      lanes v = pixel(&x, t, s, n);
+      LANES(vf e = v.v[i] - own.v[i]; within.v[i] = v_fma(e, e, within.v[i]);)
+    }
+    add_up(&total, part);
+    add_up(&square, within);
+    for (int i = 0; i < BN_BLOCK; i++) {
+      const double m = (double)middle[i];
+      own1.v[i] += (double)a->P * m, own2.v[i] += (double)a->P * m * m;
+    }
+  }
   lanes mean = of_sums(&total, N ? 1.0 / (double)N : 0), rstd;
-  SUM(square, T, lanes v = pixel(&x, t, s, n); LANES(vf e = v.v[i] - mean.v[i]; part.v[i] = v_fma(e, e, part.v[i]);))
-  for (int i = 0; i < BN_BLOCK; i++) square.v[i] = N ? 1 / sqrt(square.v[i] / (double)N + a->eps) : 1;
+  for (int i = 0; i < BN_BLOCK; i++) {
+    const double m = N ? total.v[i] / (double)N : 0;
+    const double all = square.v[i] + own2.v[i] - 2 * m * own1.v[i] + (double)N * m * m;
+    square.v[i] = N ? 1 / sqrt((all < 0 ? 0 : all) / (double)N + a->eps) : 1;
+  }
   rstd = of_sums(&square, 1);
   put_cell(&a->mean.v, b, c, n, mean);
   put_cell(&a->rstd.v, b, c, n, rstd);
   if (!y.at) return;
   lanes w = weight(a, b, c, n), bias = cell(&a->b.v, b, c, n);
-  for (int64_t t = 0; t < T; t++)
+  for (int64_t t = T - 1; t >= 0; t--)
     for (int64_t s = 0; s < a->P; s++) {
       lanes v = pixel(&x, t, s, n);
       LANES(v.v[i] = v_fma((v.v[i] - mean.v[i]) * rstd.v[i], w.v[i], bias.v[i]);)
@@ -112,9 +137,9 @@ static void jvp_block(const mica_batch_norm_args *a, int64_t b, int64_t c, int64
   const field y = field_of(&a->y.t, a->y.offsets, b, c);
   lanes mean = cell(&a->mean.v, b, c, n), rstd = cell(&a->rstd.v, b, c, n), mean_t, rstd_t;
   sums total = { { 0 } }, moved = { { 0 } };
-  SUM(total, T, lanes v = pixel(&xt, t, s, n); LANES(part.v[i] += v.v[i];))
+  SUM(total, T, 0, lanes v = pixel(&xt, t, s, n); LANES(part.v[i] += v.v[i];))
   mean_t = of_sums(&total, N ? 1.0 / (double)N : 0);
-  SUM(moved, T, lanes v = pixel(&x, t, s, n); lanes d = pixel(&xt, t, s, n);
+  SUM(moved, T, 1, lanes v = pixel(&x, t, s, n); lanes d = pixel(&xt, t, s, n);
       LANES(part.v[i] = v_fma((v.v[i] - mean.v[i]) * rstd.v[i], d.v[i] - mean_t.v[i], part.v[i]);))
   lanes q = of_sums(&moved, N ? 1.0 / (double)N : 0);
   LANES(rstd_t.v[i] = -(rstd.v[i] * rstd.v[i] * q.v[i]);)
@@ -196,7 +221,7 @@ INLINE void back_block(const mica_batch_norm_args *a, int64_t b, int64_t c, int6
   }
   LANES(second.v[i] = k.rstd.v[i] * w.v[i]; first.v[i] = second.v[i];
         if (tangent) first.v[i] = v_fma(k.rstd_t.v[i], w.v[i], k.rstd.v[i] * wt.v[i]);)
-  for (int64_t t = 0; t < T; t++)
+  for (int64_t t = T - 1; t >= 0; t--)
     for (int64_t s = 0; s < a->P; s++) {
       lanes g = pixel(&k.dy, t, s, n);
       if (tangent) gt = pixel(&k.dyt, t, s, n);

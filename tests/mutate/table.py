@@ -427,6 +427,8 @@ FAULTS = {
         ("batch_norm/batch_norm_cpu.c", "batch_norm", "v_fma(-ht.v[i], e.v[i], gt.v[i] - d_t.v[i])", "gt.v[i] - d_t.v[i]"),
         ("batch_norm/batch_norm_cpu.c", "batch_norm", "for (int64_t b = begin; b < end; b++) {", "for (int64_t b = begin; b < begin + 1; b++) {"),
         ("batch_norm/batch_norm_cpu.c", "batch_norm", "lanes part = { { { 0 } } };", "static lanes part;"),
+        ("batch_norm/batch_norm_cpu.c", "batch_norm", "own2.v[i] - 2 * m * own1.v[i]", "own2.v[i] - m * own1.v[i]"),
+        ("batch_norm/batch_norm_cpu.c", "batch_norm", "const int64_t t = (back) ? (T) - 1 - k : k;", "const int64_t t = (back) ? (T) - k - (k > 0) : k;"),
         ("batch_norm/batch_norm_cuda_internal.cuh", "batch_norm", "sum[s][i], step);\n      if (t % 32 < (int)blockDim.x) own.part[s][t / 32][first + i] = sum[s][i];\n    }\n  __syncthreads();",
          "sum[s][i], step);\n      if (t % 32 < (int)blockDim.x) own.part[s][t / 32][first + i] = sum[s][i];\n    }"),
         ("batch_norm/batch_norm_cuda_internal.cuh", "batch_norm", "min(piece * each + each, rows)", "piece * each + each"),
