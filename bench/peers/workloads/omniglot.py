@@ -69,6 +69,12 @@ def build_torch(path, threads, micro, form="loop"):
     every = torch.func.vmap(task, in_dims=(None, 0, 0, 0, 0))
     gradient = {"loop": tape, "compile": loop,
                 "vmap": torch.func.grad(lambda p, *d: every(p, *d).mean())}[form]
+    return torch_step(p, data, meta, gradient)
+
+
+def torch_step(p, data, meta, gradient):
+    """a step of AdamW, and the gradient in double"""
+    import torch
     weights = {k: v.clone().requires_grad_(True) for k, v in p.items()}
     opt = torch.optim.AdamW(weights.values(), lr=float(meta["optimizer.lr"]), fused=True)
 
@@ -82,13 +88,28 @@ def build_torch(path, threads, micro, form="loop"):
 
 def build_jax(path, threads, micro):
     import jax
-    import numpy as np
+    p, data, meta = jax_load(path)
+    loss, steps, lr = jax_loss(meta)
+
+    def task(p, sx, sy, qx, qy):
+        for _ in range(steps):
+            g = jax.grad(loss)(p, sx, sy)
+            p = {k: v - lr * g[k] for k, v in p.items()}
+        return loss(p, qx, qy)
+
+    return jax_step(p, data, meta, jax.jit(jax.grad(task)))
+
+
+def jax_load(path):
+    import jax
     import torch
     p, data, meta = load(path, torch.float32)
+    return {k: jax.numpy.asarray(v.numpy()) for k, v in p.items()}, [jax.numpy.asarray(v.numpy()) for v in data], meta
+
+
+def jax_loss(meta):
+    import jax
     jnp, lax, pad, blocks = jax.numpy, jax.lax, int(meta["model.pad"]), int(meta["model.blocks"])
-    steps, lr, outer_lr = int(meta["inner.steps"]), float(meta["inner.lr"]), float(meta["optimizer.lr"])
-    p = {k: jnp.asarray(v.numpy()) for k, v in p.items()}
-    data = [jnp.asarray(v.numpy()) for v in data]
 
     def loss(p, x, y):
         for i in range(blocks):
@@ -102,13 +123,14 @@ def build_jax(path, threads, micro):
         logits = jax.nn.log_softmax(x @ p["head.weight"].T + p["head.bias"])
         return -jnp.take_along_axis(logits, y[:, None], 1).mean()
 
-    def task(p, sx, sy, qx, qy):
-        for _ in range(steps):
-            g = jax.grad(loss)(p, sx, sy)
-            p = {k: v - lr * g[k] for k, v in p.items()}
-        return loss(p, qx, qy)
+    return loss, int(meta["inner.steps"]), float(meta["inner.lr"])
 
-    one, tasks = jax.jit(jax.grad(task)), len(data[0])
+
+def jax_step(p, data, meta, one):
+    """a step of AdamW with the mean of one(p, task's data) over the tasks, and that gradient in double"""
+    import jax
+    import numpy as np
+    jnp, tasks, outer_lr = jax.numpy, len(data[0]), float(meta["optimizer.lr"])
 
     def gradient(p):
         total = {k: jnp.zeros_like(v) for k, v in p.items()}
