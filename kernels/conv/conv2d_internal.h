@@ -1,4 +1,4 @@
-/* cuts and scratch of conv2d's CPU kernels: kernels and tables must agree on them */
+/* cuts and scratch of conv2d's kernels: kernels and tables must agree on them */
 #ifndef MICA_KERNELS_CONV_INTERNAL_H
 #define MICA_KERNELS_CONV_INTERNAL_H
 
@@ -55,6 +55,32 @@ static inline conv_cut conv_cut_of(const mica_conv2d_args *a, int face) {
   cut.w_units = micak_groups(cut.w, a->B) * a->K * cut.blocks;
   cut.b_units = micak_groups(cut.b, a->B);
   return cut;
+}
+
+/* ---- CUDA ---- */
+
+enum { CONV_CHUNK = 1024 };                  /* pixels of dy that a block adds up; it shows in the bits */
+
+/* whole images of that many pixels, and the chunks of so many images */
+static inline int64_t conv_chunk(const mica_conv2d_args *a) {
+  int64_t pixels = a->P * a->Q, n = CONV_CHUNK / (pixels > 0 ? pixels : 1);
+  return n < 1 ? 1 : n;
+}
+static inline int64_t conv_chunks(const mica_conv2d_args *a, int64_t images) {
+  int64_t each = conv_chunk(a);
+  return images > each ? (images + each - 1) / each : 1;
+}
+/* scratch of chunks where a slot group may have several: w's, then in the same place b's */
+static inline size_t conv_sum_bytes(const mica_conv2d_args *a, const mica_wire *w, int64_t cells) {
+  int64_t most = !w->slot && w->task_stride ? a->T : a->B * a->T;
+  if (!w->data || conv_chunks(a, most) == 1) return 0;
+  return (size_t)(2 * conv_chunks(a, a->B * a->T) * cells) * sizeof(float);
+}
+static inline size_t conv_scratch_bytes(const mica_conv2d_args *a, int face) {
+  int bit = face == MICA_BACKWARD ? MICA_D : MICA_TD;
+  size_t w = conv_sum_bytes(a, conv_wire(&a->w, bit), a->O * a->I * a->K * a->K);
+  size_t b = conv_sum_bytes(a, conv_wire(&a->b, bit), a->O);
+  return w > b ? w : b;
 }
 
 #endif

@@ -1,4 +1,5 @@
 /* tables of conv2d */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "conv/conv2d_internal.h"
@@ -85,6 +86,9 @@ static void split_sums(const mica_conv2d_args *a, int face, mica_split *split) {
 static void split_params(const void *args, mica_split *split) { split_sums(args, MICA_BACKWARD, split); }
 static void split_params_jvp(const void *args, mica_split *split) { split_sums(args, MICA_BACKWARD_JVP, split); }
 
+CUDA_SPLIT(cuda_split_backward, mica_conv2d_args, conv_scratch_bytes(a, MICA_BACKWARD))
+CUDA_SPLIT(cuda_split_backward_jvp, mica_conv2d_args, conv_scratch_bytes(a, MICA_BACKWARD_JVP))
+
 CPU_DISPATCH(conv2d_forward)
 CPU_DISPATCH(conv2d_backward)
 CPU_DISPATCH(conv2d_backward_params)
@@ -92,6 +96,7 @@ CPU_DISPATCH(conv2d_jvp)
 CPU_DISPATCH(conv2d_backward_jvp)
 CPU_DISPATCH(conv2d_backward_jvp_params)
 REF_PROTOS(conv2d);
+CUDA_PROTOS(conv2d)
 
 static const mica_kernel kernels[] = {
   REF_KERNELS(conv2d),
@@ -101,6 +106,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_conv2d_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_conv2d_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_conv2d_backward_jvp_params_cpu, split_params_jvp },
+  CUDA_KERNELS_WITH(conv2d, MICA_F32, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(conv2d, MICA_BF16, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
 };
 
 static const mica_case cases[] = {
@@ -113,6 +120,8 @@ static const mica_case cases[] = {
   { "B=2 T=1 H=4 W=8 I=1 O=67 K=2", 0 },     /* rows end with a run that begins sooner, in a tile of its own */
   { "B=1 T=1 H=4 W=5 I=13 O=2 K=3 pad=1 stride=2 b=none", 0 },
   { "B=1 T=1 H=2 W=2 I=2 O=34 K=2 pad=1", 0 },
+  { "B=1 T=2 H=5 W=7 I=12 O=20 K=3 pad=1", 0 },  /* on CUDA 16 bytes at a time, several tiles and slabs */
+  { "B=1 T=3 H=20 W=20 I=1 O=2 K=1", 0 },        /* on CUDA two chunks of images */
   { "B=4 T=25 H=28 W=28 I=1 O=64 K=3 pad=1", MICA_CASE_BENCH },
   { "B=4 T=25 H=14 W=14 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=25 H=3 W=3 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH },

@@ -50,6 +50,9 @@ WHY = {
     "cells_down": "the tangent of a maximum is read where the maximum lies, which is another row for each column",
     "bn_sums": "a thread's sums of four channels go to shared memory once a block, 32 bytes from thread to thread",
     "bn_apply": "the numbers of a block's channels are read from shared memory once, both halves of a warp ask for the same 256 bytes",
+    "conv_images": SHARED.format("4 to 8 fmas") + "; weights go to shared memory in the order in which they are read, a tap or an input after another",
+    "conv_weights": SHARED.format("4 to 8 fmas") + "; w lies as (O,I,K,K): the results of a tap are K x K numbers apart, and the blocks of "
+                    "the other taps write the rest of each sector",
     "feature_dpfp": "the sign of x picks which half of the cotangent's row a lane reads, so neighbours read from both",
 }
 # operations of a room that run the same machine code: those that stand for all
