@@ -11,7 +11,8 @@
  * first_in, first_out = W1, first_moment_in, first_moment_out = M1 (B,H,K,F); second_... = W2, M2 (B,H,F,V); absent
  * moments: 0. heads are independent; rows may be packed, each task starts anew. 1 <= K, F, V <= 256. outputs must not
  * overlap inputs.
- * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. descent may
+ * f32. deterministic: a (task, head) pair is a unit; the bits do not depend on batch, packing or cut. on CUDA f32 sums, wires
+ * of f32 or bf16; cotangents of the three rates are sums in a tree that K, F and V fix. descent may
  * diverge at large rates: then Inf or NaN, which stays in its task and head.
  * cost: about 8 F (K + V) flop a token and head forward, four times that backward, three jvp, twelve backward_jvp;
  * states are kept every 16 tokens and computed again on the way back.

@@ -1,4 +1,5 @@
 /* table of mlp_memory */
+#include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
 #include "mlp_memory/mlp_memory_internal.h"
@@ -80,17 +81,15 @@ static void cost(const void *args, int face, double *flop, double *bytes) {
            (double)sizeof(float);
 }
 
-CPU_DISPATCH(mlp_memory_forward)
-CPU_DISPATCH(mlp_memory_backward)
-CPU_DISPATCH(mlp_memory_jvp)
-CPU_DISPATCH(mlp_memory_backward_jvp)
+CPU_FACES(mlp_memory)
 REF_PROTOS(mlp_memory);
+CUDA_PROTOS(mlp_memory)
+CUDA_SPLIT_PROTOS(mlp_memory)
 static const mica_kernel kernels[] = {
   REF_KERNELS(mlp_memory),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_mlp_memory_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_mlp_memory_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_mlp_memory_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_mlp_memory_backward_jvp_cpu, split_backward_jvp },
+  CPU_KERNELS(mlp_memory),
+  CUDA_KERNELS_SPLIT(mlp_memory, MICA_F32)
+  CUDA_KERNELS_SPLIT(mlp_memory, MICA_BF16)
 };
 
 #define NO_STATE " first_moment_in=none second_moment_in=none first_out=none second_out=none first_moment_out=none" \
@@ -100,8 +99,8 @@ static const mica_case cases[] = {
   { "B=2 T=7 H=2 K=5 F=6 V=3", MICA_CASE_PACKED },
   { "B=2 T=3 H=1 K=3 F=4 V=2 beta=none decay=none momentum=none", 0 },
   { "B=1 T=1 H=1 K=1 F=1 V=1", 0 },
-  { "B=1 T=17 H=1 K=9 F=17 V=16", 0 },
-  { "B=1 T=33 H=1 K=3 F=4 V=17", 0 },
+  { "B=1 T=17 H=1 K=3 F=17 V=2", 0 },
+  { "B=1 T=33 H=1 K=2 F=2 V=17", 0 },
   { "B=1 T=63 H=1 K=2 F=3 V=2", MICA_CASE_SLOW },
   { "B=1 T=64 H=1 K=2 F=3 V=2", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=2 F=3 V=2", MICA_CASE_SLOW },

@@ -4,12 +4,12 @@
 template <bool DUAL>
 static __global__ void __launch_bounds__(SRWM_THREADS, 2) srwm_down(const __grid_constant__ srwm_job job) {
   DYN_SMEM(float, memory);
-  const srwm_team  team(job, memory);
+  const srwm_team  team = srwm_team_of(job, memory);
   const mica_wire &out = DUAL ? job.out.t : job.out.v, &state = DUAL ? job.state_out.t : job.state_out.v;
   float           *at = team.memory;
-  const srwm_row<DUAL>    read = srwm_take<DUAL>(at, job.R);
+  const dual_row<DUAL>    read = dual_take<DUAL>(at, job.R);
   const srwm_record<DUAL> own(job, at);
-  const srwm_row<DUAL>    S = { job.fits ? team.memory + job.vectors : job.scratch + team.index * job.own, job.K * job.R };
+  const dual_row<DUAL>    S = { job.fits ? team.memory + job.vectors : job.scratch + team.index * job.own, job.K * job.R };
   auto follows = [&](int64_t b) { /* does b write what the task before it writes? */
     return (out.data && wire_follows(out, job.out.offsets, b)) || (state.data && wire_follows(state, NULL, b));
   };
@@ -18,7 +18,7 @@ static __global__ void __launch_bounds__(SRWM_THREADS, 2) srwm_down(const __grid
     if (follows(first)) continue;
     for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
       const int             T = (int)wire_rows(job.x.offsets, b, job.T);
-      const srwm_pair<DUAL> x = srwm_rows<DUAL>(job.x.v, job.x.t, job.x.offsets, b, h);
+      const dual_pair<DUAL> x = dual_rows<DUAL>(job.x.v, job.x.t, job.x.offsets, b, h);
       const int64_t         place = mem_place(out, job.out.offsets, b, h);
       const bool            adds = mem_adds(out, job.out.offsets, b);
       srwm_load<DUAL>(job, team, job.state_in.v, job.state_in.t, b, h, S);
@@ -27,7 +27,7 @@ static __global__ void __launch_bounds__(SRWM_THREADS, 2) srwm_down(const __grid
       for (int t = 0; t < T; t++) {
         srwm_token<DUAL, false>(job, team, x, t, T, own, own, S, S, read);
         for (int j = team.lane; j < job.V && place >= 0; j += team.lanes) {
-          const srwm_num<DUAL> y = read.get(j); /* of its own column */
+          const dual_num<DUAL> y = read.get(j); /* of its own column */
           wire_put(out, place + t * out.stride[0] + j * out.stride[2], DUAL ? y.t : y.v, adds);
         }
       }

@@ -7,26 +7,26 @@
  * dz, product, read (R), da, dc (K): shared memory */
 template <bool DUAL>
 struct srwm_room {
-  srwm_row<DUAL> read, dz, product, da, dc;
+  dual_row<DUAL> read, dz, product, da, dc;
 };
 template <bool DUAL>
 MEM_DEVICE void srwm_token_up(const srwm_job &job, const srwm_team &team, const srwm_record<DUAL> &own,
-                              const srwm_pair<DUAL> &out, int t, srwm_row<DUAL> S, srwm_row<DUAL> G,
+                              const dual_pair<DUAL> &out, int t, dual_row<DUAL> S, dual_row<DUAL> G,
                               const srwm_room<DUAL> &room, const mica_wire &xd, int64_t place, bool adds) {
   const int lane = team.lane % 32, last = job.V + 2 * job.K; /* first column of the rates */
   SRWM_COLUMNS(job, team, j) {
-    const srwm_num<DUAL> du = srwm_read(job, own.c, G, j);
-    room.dz.put(j, srwm_fma(own.rate.get(srwm_block_of(job, j)), du, {}));
-    room.product.put(j, srwm_fma(du, own.z.get(j), {}));
+    const dual_num<DUAL> du = srwm_read(job, own.c, G, j);
+    room.dz.put(j, dual_fma(own.rate.get(srwm_block_of(job, j)), du, {}));
+    room.product.put(j, dual_fma(du, own.z.get(j), {}));
   }
   team.sync();
   for (int i = team.warp; i < job.K; i += team.warps) {
-    srwm_num<DUAL> de = {}, dc = {};
+    dual_num<DUAL> de = {}, dc = {};
     for (int j = lane; j < job.R; j += 32) {
-      de = srwm_fma(S.get(i * job.R + j), room.dz.get(j), de);
-      dc = srwm_fma(G.get(i * job.R + j), own.u.get(j), dc);
+      de = dual_fma(S.get(i * job.R + j), room.dz.get(j), de);
+      dc = dual_fma(G.get(i * job.R + j), own.u.get(j), dc);
     }
-    de = srwm_warp_sum(de), dc = srwm_warp_sum(dc);
+    de = dual_warp_sum(de), dc = dual_warp_sum(dc);
     if (lane) continue;
     room.da.put(i, de);
     room.dc.put(i, { dc.v - de.v, dc.t - de.t });
@@ -34,33 +34,33 @@ MEM_DEVICE void srwm_token_up(const srwm_job &job, const srwm_team &team, const 
   for (int block = team.warp; block < SRWM_RATES; block += team.warps) {
     const int      begin = block < 3 ? (block ? job.V + (block - 1) * job.K : 0) : last;
     const int      end = block < 3 ? job.V + block * job.K : job.R;
-    srwm_num<DUAL> sum = {};
+    dual_num<DUAL> sum = {};
     for (int j = begin + lane; j < end; j += 32) {
-      const srwm_num<DUAL> x = room.product.get(j);
+      const dual_num<DUAL> x = room.product.get(j);
       sum.v += x.v, sum.t += x.t;
     }
-    sum = srwm_warp_sum(sum);
-    const srwm_num<DUAL> s = own.rate.get(block), slope = { s.v * (1.0f - s.v), (1.0f - 2.0f * s.v) * s.t };
-    if (lane == 0) room.read.put(last + block, srwm_fma(sum, slope, {}));
+    sum = dual_warp_sum(sum);
+    const dual_num<DUAL> s = own.rate.get(block), slope = { s.v * (1.0f - s.v), (1.0f - 2.0f * s.v) * s.t };
+    if (lane == 0) room.read.put(last + block, dual_fma(sum, slope, {}));
   }
   team.sync();
   if (team.warp == 0)
-    srwm_softmax_up<DUAL>(job.K, own.a, room.da, [&](int i, srwm_num<DUAL> d) { room.read.put(job.V + i, d); });
+    srwm_softmax_up<DUAL>(job.K, own.a, room.da, [&](int i, dual_num<DUAL> d) { room.read.put(job.V + i, d); });
   if (team.warp == team.warps - 1)
-    srwm_softmax_up<DUAL>(job.K, own.c, room.dc, [&](int i, srwm_num<DUAL> d) { room.read.put(job.V + job.K + i, d); });
+    srwm_softmax_up<DUAL>(job.K, own.c, room.dc, [&](int i, dual_num<DUAL> d) { room.read.put(job.V + job.K + i, d); });
   for (int j = team.lane; j < job.V; j += team.lanes) room.read.put(j, out.cell(t, j));
   SRWM_COLUMNS(job, team, j) srwm_write(job, own.e, room.dz.get(j), G, G, j);
   team.sync();
   for (int i = team.warp; i < job.K; i += team.warps) {
-    srwm_num<DUAL> dp = {};
-    for (int j = lane; j < job.R; j += 32) dp = srwm_fma(S.get(i * job.R + j), room.read.get(j), dp);
-    dp = srwm_warp_sum(dp);
+    dual_num<DUAL> dp = {};
+    for (int j = lane; j < job.R; j += 32) dp = dual_fma(S.get(i * job.R + j), room.read.get(j), dp);
+    dp = dual_warp_sum(dp);
     if (lane == 0) room.da.put(i, dp);
   }
   SRWM_COLUMNS(job, team, j) srwm_write(job, own.p, room.read.get(j), G, G, j);
   team.sync();
   if (team.warp == 0 && place >= 0)
-    srwm_softmax_up<DUAL>(job.K, own.p, room.da, [&](int i, srwm_num<DUAL> d) {
+    srwm_softmax_up<DUAL>(job.K, own.p, room.da, [&](int i, dual_num<DUAL> d) {
       wire_put(xd, place + t * xd.stride[0] + i * xd.stride[2], DUAL ? d.t : d.v, adds);
     });
 }
@@ -68,30 +68,30 @@ MEM_DEVICE void srwm_token_up(const srwm_job &job, const srwm_team &team, const 
 template <bool DUAL>
 static __global__ void __launch_bounds__(SRWM_THREADS, 1) srwm_up(const __grid_constant__ srwm_job job) {
   DYN_SMEM(float, memory);
-  const srwm_team  team(job, memory);
+  const srwm_team  team = srwm_team_of(job, memory);
   const mica_wire &xd = DUAL ? job.x.td : job.x.d, &state = DUAL ? job.state_in.td : job.state_in.d;
   const int        plane = job.K * job.R;
   float           *at = team.memory;
   srwm_room<DUAL>  room;
-  room.read = srwm_take<DUAL>(at, job.R), room.dz = srwm_take<DUAL>(at, job.R), room.product = srwm_take<DUAL>(at, job.R);
-  room.da = srwm_take<DUAL>(at, job.K), room.dc = srwm_take<DUAL>(at, job.K);
+  room.read = dual_take<DUAL>(at, job.R), room.dz = dual_take<DUAL>(at, job.R), room.product = dual_take<DUAL>(at, job.R);
+  room.da = dual_take<DUAL>(at, job.K), room.dc = dual_take<DUAL>(at, job.K);
   float *const         kept = job.scratch + team.index * job.own, *const steps = kept + (int64_t)job.chunks * job.cells;
   float *const         records = steps + (int64_t)job.steps * job.cells;
-  const srwm_row<DUAL> G = { job.fits ? team.memory + job.vectors : records + (int64_t)job.steps * job.record, plane };
+  const dual_row<DUAL> G = { job.fits ? team.memory + job.vectors : records + (int64_t)job.steps * job.record, plane };
   auto follows = [&](int64_t b) { /* does b write what the task before it writes? */
     return xd.data && wire_follows(xd, job.x.offsets, b); /* states that may be shared go to scratch */
   };
   /* the matrix before token r of a chunk; before the first: as kept */
   auto before = [&](int chunk, int r) {
-    return srwm_row<DUAL>{ r ? steps + (int64_t)r * job.cells : kept + (int64_t)chunk * job.cells, plane };
+    return dual_row<DUAL>{ r ? steps + (int64_t)r * job.cells : kept + (int64_t)chunk * job.cells, plane };
   };
   for (int64_t unit = team.index; unit < job.units; unit += team.count) {
     const int64_t h = unit % job.H, first = unit / job.H;
     if (follows(first)) continue;
     for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
       const int             T = (int)wire_rows(job.x.offsets, b, job.T), chunks = (T + SRWM_BLOCK - 1) / SRWM_BLOCK;
-      const srwm_pair<DUAL> x = srwm_rows<DUAL>(job.x.v, job.x.t, job.x.offsets, b, h);
-      const srwm_pair<DUAL> out = srwm_rows<DUAL>(job.out.d, job.out.td, job.out.offsets, b, h);
+      const dual_pair<DUAL> x = dual_rows<DUAL>(job.x.v, job.x.t, job.x.offsets, b, h);
+      const dual_pair<DUAL> out = dual_rows<DUAL>(job.out.d, job.out.td, job.out.offsets, b, h);
       const int64_t         place = mem_place(xd, job.x.offsets, b, h);
       const bool            adds = mem_adds(xd, job.x.offsets, b);
       /* ---- down ---- */
@@ -99,7 +99,7 @@ static __global__ void __launch_bounds__(SRWM_THREADS, 1) srwm_up(const __grid_c
       for (int chunk = 0; chunk + 1 < chunks; chunk++) {
         const int                t0 = chunk * SRWM_BLOCK;
         const srwm_record<DUAL> own(job, records);
-        const srwm_row<DUAL>    next = before(chunk + 1, 0);
+        const dual_row<DUAL>    next = before(chunk + 1, 0);
         if (team.warp == 0) srwm_softmax<DUAL>(job.K, [&](int i) { return x.cell(t0, i); }, own.p);
         team.sync();
         for (int r = 0; r < SRWM_BLOCK; r++)
@@ -118,7 +118,7 @@ static __global__ void __launch_bounds__(SRWM_THREADS, 1) srwm_up(const __grid_c
         for (int r = 0; r < n; r++) {
           const srwm_record<DUAL> own(job, records + (int64_t)r * job.record);
           const srwm_record<DUAL> then(job, records + (int64_t)min(r + 1, n - 1) * job.record);
-          const srwm_row<DUAL>    next = r + 1 < n ? before(chunk, r + 1) : srwm_row<DUAL>{ NULL, plane };
+          const dual_row<DUAL>    next = r + 1 < n ? before(chunk, r + 1) : dual_row<DUAL>{ NULL, plane };
           srwm_token<DUAL, true>(job, team, x, t0 + r, t0 + n, own, then, before(chunk, r), next, room.read);
         }
         for (int r = n - 1; r >= 0; r--) {
@@ -129,7 +129,7 @@ static __global__ void __launch_bounds__(SRWM_THREADS, 1) srwm_up(const __grid_c
       if (job.state) {
         SRWM_COLUMNS(job, team, j)
           for (int i = 0; i < job.K; i++) {
-            const srwm_num<DUAL> d = G.get(i * job.R + j);
+            const dual_num<DUAL> d = G.get(i * job.R + j);
             job.state[((b * job.H + h) * job.K + i) * job.R + j] = DUAL ? d.t : d.v;
           }
       } else {

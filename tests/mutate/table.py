@@ -281,6 +281,9 @@ FAULTS = {
         ("mlp_memory/mlp_memory.inc", "mlp_memory", "F(states_at)(w, MM_KEPT, w->back ? i + 1 : 0)", "F(states_at)(w, MM_KEPT, w->back && i < 1 ? i + 1 : 0)"),
         ("mlp_memory/mlp_memory_cpu.c", "mlp_memory", "task < (sums ? a->B : b + 1)", "task < b + 1"),
         ("mlp_memory/mlp_memory_internal.h", "mlp_memory", "back && a->T > n ? (a->T + n - 1) / n : 1", "back && a->T > n ? a->T / n : 1"),
+        ("mlp_memory/mlp_memory_team.cuh", "mlp_memory", "3.0f * r) * z.t", "2.0f * r) * z.t"),
+        ("mlp_memory/mlp_memory_cuda.cu", "mlp_memory", "        net_error<DUAL, false>(job, team, in, S, own);\n        if (t + 1 < T) net_stage<DUAL>(job, team, false, b, h, t + 1, then);\n        team.sync();", "        net_error<DUAL, false>(job, team, in, S, own);\n        if (t + 1 < T) net_stage<DUAL>(job, team, false, b, h, t + 1, then);"),
+        ("mlp_memory/mlp_memory_cuda.cu", "mlp_memory", "i < NET_GIVEN; i++) any |=", "i < NET_STATE_OUT; i++) any |="),
     ],
     # sequences no longer than a vector
     "memory_block": [
