@@ -20,7 +20,8 @@ static void refusals(void **state) {
     { "kernel=wgmma", MICA_FORWARD, MICA_BF16, 20, 0, "heads of 8, 16, ... 128 elements", NULL },
     { "kernel=wgmma", MICA_FORWARD, MICA_BF16, 64, 2, "rows at multiples of 16 bytes", NULL },
     { "kernel=mma", MICA_FORWARD, MICA_BF16, 136, 0, "got 136", NULL },
-    { "kernel=mma", MICA_BACKWARD, MICA_BF16, 72, 0, "got 72", NULL },
+    { "kernel=mma", MICA_BACKWARD_JVP, MICA_BF16, 136, 0, "got 136", NULL },
+    { "kernel=mma", MICA_BACKWARD, MICA_F32, 72, 0, "got 72", NULL },
   };
   mica_context     *context;
   micah_device     *d;
