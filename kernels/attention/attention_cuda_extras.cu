@@ -3,9 +3,8 @@
  * queries' part left for each task and tile. */
 #include "attention/attention_up.cuh"
 
-template <bool HVP>
-static __global__ void __launch_bounds__(attn_square::THREADS, 1) attention_bias(const __grid_constant__ attn_job job) {
-  typedef attn_square C;
+template <class C, bool HVP>
+static __global__ void __launch_bounds__(C::THREADS, 1) attention_bias(const __grid_constant__ attn_job job) {
   const mica_attention_args &a = job.a;
   const mica_wire &bias = attn_result<HVP>(a.bias);
   const int        t = (int)threadIdx.x, ly = t / C::RX, lx = t % C::RX;
@@ -74,14 +73,13 @@ static __global__ void __launch_bounds__(SUMS_THREADS) attention_sums(const __gr
 
 /* ---- launchers ---- */
 
-template <bool HVP>
+template <class C, bool HVP>
 static mica_status run_bias(attn_job job, void *stream) {
-  typedef attn_square C;
   const mica_attention_args &a = job.a;
   job.tiles = (a.P + C::BM - 1) / C::BM;
   const int64_t blocks = job.tiles * ((a.Q + C::BN - 1) / C::BN) * a.H;
   const bool    all = !(HVP ? a.bias.td : a.bias.d).slot && !(HVP ? a.bias.td : a.bias.d).task_stride;
-  return micak_launch(HVP ? "attention backward_jvp bias" : "attention backward bias", attention_bias<HVP>,
+  return micak_launch(HVP ? "attention backward_jvp bias" : "attention backward bias", attention_bias<C, HVP>,
                       dim3(micak_blocks(blocks, 1), all ? 1 : micak_task_blocks(a.B)), dim3(C::THREADS),
                       attn_up_floats<C, HVP>(job.ld) * sizeof(float), stream, job);
 }
@@ -99,6 +97,8 @@ mica_status attn_extras_cotangents(const attn_job &job, const attn_plan &plan, b
                           dim3(SUMS_THREADS), 0, stream, sums);
   }
   if (status >= 0 && (hvp ? a.bias.td : a.bias.d).data)
-    status = hvp ? run_bias<true>(job, stream) : run_bias<false>(job, stream);
+    status = plan.lone ? run_bias<attn_lone, true>(job, stream)
+             : hvp     ? run_bias<attn_square, true>(job, stream)
+                       : run_bias<attn_square, false>(job, stream);
   return status;
 }

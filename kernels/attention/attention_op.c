@@ -236,6 +236,7 @@ static const mica_case attention_cases[] = {
   { "B=512 T=82 S=82 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=512 T=128 S=128 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=1024 S=1024 H=8 G=8 D=64" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
+  { "B=1 T=4 S=5 H=1 G=1 D=256 mask=full slopes=none" NO_MASK, 0 }, /* a bias, and heads that fill shared memory */
 };
 
 /* two keys of equal score: p = 1/2 everywhere, out = 2. row 0: dp = (1, 3), delta 2, ds = (-1/2, 1/2), k.d = ds q = ds.
