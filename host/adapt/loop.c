@@ -48,14 +48,12 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
                       "of the program",
                       x->program->name, entry->path);
   if (x->backend == MICA_CUDA && micah_face_runs(x, e, MICA_BACKWARD) &&
-      a->options.method != MICA_ADAPT_UNROLLED && a->options.method != MICA_ADAPT_TRUNCATED)
+      (a->options.method == MICA_ADAPT_FORWARD || a->options.method == MICA_ADAPT_ZERO_ORDER))
     return mica_error(MICA_ERR_UNSUPPORTED,
                       "program %s: %s: backward of an inner loop by the %s method on backend cuda is not supported; "
-                      "use the unrolled or truncated method, or the cpu",
+                      "use the unrolled, truncated or implicit method, or the cpu",
                       x->program->name, entry->path,
-                      a->options.method == MICA_ADAPT_IMPLICIT  ? "implicit"
-                      : a->options.method == MICA_ADAPT_FORWARD ? "forward"
-                                                                : "zero-order");
+                      a->options.method == MICA_ADAPT_FORWARD ? "forward" : "zero-order");
   micah_region *region = &x->region;
   int64_t before = region->bytes + x->data_bytes;
   micah_adapt_state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);

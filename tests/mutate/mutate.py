@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Plants the faults of table.py, one at a time, in a copy of the kernels and demands that check_ops turns red.
+"""Plants the faults of table.py, one at a time, in a copy of the kernels and demands that check_ops, or a unit test, turns red.
 
     mutate.py --build DIR --room layernorm [--room ...]   rooms or operations; --all for all
-Needs a build folder (Ninja) with check_ops built from these sources; faults of CUDA sources are planted where it compiles
-them, for an emulator (build/simt), those of sm_90a in build/ptxsim, and skipped elsewhere. Nothing in it, or in the sources, is
+Needs a build folder (Ninja) with check_ops, and the unit tests named, built from these sources; faults of CUDA sources are
+planted where it compiles them, for an emulator (build/simt), those of sm_90a in build/ptxsim, and skipped elsewhere. Nothing in it, or in the sources, is
 changed.
 Exit code 1 when a fault survives, or when check_ops is red without any.
 """
@@ -29,11 +29,11 @@ def stop(message):
 
 
 class Build:
-    """how the sources of check_ops are compiled and linked, from Ninja itself"""
+    """how the sources of check_ops, or of a unit test, are compiled and linked, from Ninja itself"""
 
-    def __init__(self, folder):
-        self.folder = os.path.abspath(folder)
-        done = subprocess.run(["ninja", "-C", self.folder, "-t", "commands", "check_ops"], capture_output=True, text=True)
+    def __init__(self, folder, target="check_ops"):
+        self.folder, self.target = os.path.abspath(folder), target
+        done = subprocess.run(["ninja", "-C", self.folder, "-t", "commands", target], capture_output=True, text=True)
         if done.returncode:
             stop(f"{folder}: {done.stderr.strip() or done.stdout.strip()}")
         self.compile, self.link, self.graph = {}, None, {}
@@ -43,11 +43,11 @@ class Build:
             words = compiling(shlex.split(line))
             if "-c" in words and words[words.index("-c") + 1].endswith((".c", ".cu")):
                 self.compile.setdefault(os.path.normpath(words[words.index("-c") + 1]), []).append(words)
-            elif "bin/check_ops" in words:
+            elif f"bin/{target}" in words:
                 self.link = [w for w in words if w not in (":", "&&")]
         if not self.link:
-            stop(f"{folder}: no check_ops there; configure with -DMICA_TESTS=ON and Ninja, then build it")
-        self.program = os.path.join(self.folder, "bin", "check_ops")
+            stop(f"{folder}: no {target} there; configure with -DMICA_TESTS=ON and Ninja, then build it")
+        self.program = os.path.join(self.folder, "bin", target)
 
     def kind(self, name):
         """which kernels a fault in kernels/`name` is in: cpu, cuda, sm90; None for CUDA's that this build does not have"""
@@ -98,8 +98,8 @@ class Build:
                     return best
         return self.compile[source][:1]
 
-    def check_ops(self, scratch, name, runner):
-        """check_ops with the copy's version of kernels/`name`: (program, None) or (None, why it does not compile)"""
+    def planted(self, scratch, name, runner):
+        """the program with the copy's version of kernels/`name`: (program, None) or (None, why it does not compile)"""
         replaced, jobs = {}, []
         for source in self.affected(name):
             copy = os.path.join(scratch, os.path.relpath(source, SOURCES))
@@ -121,8 +121,8 @@ class Build:
             done = runner(words)
             if done.returncode:
                 return None, first_error(done)
-        program = os.path.join(scratch, "check_ops")
-        words = [program if w == "bin/check_ops" else replaced.get(w, w) for w in self.link]
+        program = os.path.join(scratch, self.target)
+        words = [program if w == f"bin/{self.target}" else replaced.get(w, w) for w in self.link]
         done = runner(words)
         return (None, first_error(done)) if done.returncode else (program, None)
 
@@ -175,7 +175,7 @@ def rooms_by_op():
 
 
 def groups_of(ops):
-    """operations that must turn red together; EACH_ROOM: the first one of every room by itself"""
+    """operations, or a unit test, that must turn red together; EACH_ROOM: the first one of every room by itself"""
     if ops != EACH_ROOM:
         return [ops]
     first = {}
@@ -206,14 +206,16 @@ def main():
     options = parser.parse_args()
     if not options.all and not options.room:
         parser.error("name a --room, or --all")
-    build = Build(options.build)
+    builds = {}
     golden = os.path.join(SOURCES, "tests", "golden")
 
     def runner(words):
-        return subprocess.run(words, cwd=build.folder, capture_output=True, text=True)
+        return subprocess.run(words, cwd=options.build, capture_output=True, text=True)
 
     def ways_of(ops, kind):
-        """emulated kernels first with the fewest layouts, those of sm_90a in the cases that are theirs"""
+        """a unit test as it is; emulated kernels first with the fewest layouts, those of sm_90a in the cases that are theirs"""
+        if ops.startswith("test_"):
+            return [[]]
         ways = {"cpu": [["--quick"]], "cuda": [["--backend", "cuda", "--brief"], ["--backend", "cuda", "--quick"]]}.get(kind)
         if kind == "sm90":
             ways = [["--backend", "cuda", "--brief", "--slow", "--case", case, "--face", face]
@@ -237,14 +239,16 @@ def main():
                 print(f"RED WITHOUT A FAULT {ops} {' '.join(way)}: {clean[key]}", file=sys.stderr)
 
     def run(program, ops, way):
-        command = [program, "--op", ops, "--stop", "--golden", golden] + way
+        unit = ops.startswith("test_")
+        command = [program] if unit else [program, "--op", ops, "--stop", "--golden", golden] + way
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
         except subprocess.TimeoutExpired:
             return "hangs"
         if done.returncode == 0:
             return ""
-        red = [line for line in done.stdout.splitlines() if line.startswith("  RED")]
+        lines = done.stdout.splitlines() + done.stderr.splitlines()
+        red = [line for line in lines if line.startswith("ERROR" if unit else "  RED")]
         return red[0].strip() if red else f"exit code {done.returncode}"
 
     results, bad, skipped, clean = [], 0, 0, {}
@@ -254,6 +258,8 @@ def main():
             which = fault[4] if len(fault) > 4 else 0
             if options.file not in name:
                 continue
+            target = ops if ops.startswith("test_") else "check_ops"
+            build = builds[target] = builds.get(target) or Build(options.build, target)
             kind = build.kind(name)
             if not kind:
                 skipped += 1
@@ -270,7 +276,7 @@ def main():
                 else:
                     with open(path, "w") as file:
                         file.write(text)
-                    program, why = build.check_ops(scratch, name, runner)
+                    program, why = build.planted(scratch, name, runner)
                     red = {group: check(program, group, kind) for group in groups} if program else {}
                     green = [group for group in groups if program and not red[group]]
                     verdict = "STALE" if not program else "SURVIVED" if green else "caught"

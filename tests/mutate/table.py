@@ -1,6 +1,6 @@
-"""Seeded faults, room by room: check_ops must turn red on every one of them.
+"""Seeded faults, room by room: check_ops, or a unit test, must turn red on every one of them.
 
-(file in kernels/, operations to run, exact text, replacement[, which occurrence: 0 unless said])
+(file in kernels/, operations or a unit test to run, exact text, replacement[, which occurrence: 0 unless said])
 A text that is no longer there is an error: keep the table in step with the kernels.
 """
 
@@ -473,5 +473,16 @@ FAULTS = {
         ("common/ref.c", "layernorm", "(wire->flags & MICA_ADD)) continue;", "0) continue;"),
         ("common/ref.c", "layernorm", "if (!micak_same_slot(wire, port->offsets, b)) clear_task", "clear_task"),
         ("common/op.c", "layernorm", "if (wire->slot[b] >= 0 && wire->slot[b] == wire->slot[b - 1]) return 0;", ""),
+    ],
+    "implicit": [
+        ("implicit/implicit.inc", "test_adapt_solution", "  if (!done) COMBINE(s, p, 1, r, rr / before);", "  if (!done) COMBINE(s, p, 1, r, 1);"),
+        ("implicit/implicit.inc", "test_adapt_solution", "if (residual <= s->tolerance) s->converged[b] = 1;", "s->converged[b] = 1;"),
+        ("implicit/implicit.inc", "test_adapt_solution", "  if (used) COMBINE(", "  if (1) COMBINE("),
+        ("implicit/implicit.inc", "test_adapt_methods", "(c[i * n + s->columns[j]] + c[j * n + s->columns[i]]) / 2;", "c[i * n + j];"),
+        ("implicit/implicit_cuda.cu", "test_adapt_cuda", "    if (best.at != k) {", "    if (false) {"),
+        ("implicit/implicit_cuda.cu", "test_adapt_cuda", "    if (!(best.size > (double)n * DBL_EPSILON * scale)) return 0;\n", ""),
+        ("implicit/implicit_cuda.cu", "test_adapt_cuda", "    EACH(j, k) b[j] = fma(-a[k * n + j], x, b[j]);\n    __syncthreads();", "    EACH(j, k) b[j] = fma(-a[k * n + j], x, b[j]);"),
+        ("implicit/implicit_cuda.cu", "test_adapt_cuda", "  return block_sum(sum, part);", "  return warp_sum(sum) + 0 * part[0];"),
+        ("implicit/implicit_cuda.cu", "test_adapt_cuda", "y[i] = fma(by, x[i], k * y[i]);", "y[i] = fma(by, x[i], y[i]);"),
     ],
 }

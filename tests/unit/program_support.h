@@ -36,6 +36,8 @@ typedef struct bench {
   int            runs;                  /* one after another, bound anew each time; 0: one */
   int            per_task;              /* parameters have their own place for each task */
   int            params_only;           /* no derivatives of inputs */
+  void         (*look)(const mica_executor *x, void *to); /* NULL, or: at the executor when it has run */
+  void          *look_to;
   int            n_params, n_inputs, n_outputs;
   int64_t        param_count;
   double        *param[4];              /* v d t td, in double; the block times tasks if per_task */
@@ -247,6 +249,7 @@ static inline void bench_run(mica_context *context, bench *b) {
       free(values);
     }
   for (int i = 0; i < n; i++) from_type(d, &t[i]);
+  if (b->look) b->look(x, b->look_to);
   if (saved) device_release(d, saved, (size_t)memory.saved);
   mica_executor_destroy(x);
 }
