@@ -133,19 +133,23 @@ def row(times, memory, error, extra):
 
 
 def measure_job(args, work, threads, folder):
-    overrides = SAME_WORK + list(work.settings) + [f"threads={threads}", "steps=100000", f"device={args.device}"] + args.set
+    overrides = [o.replace("{bin}", os.path.abspath(args.bin)) for o in SAME_WORK + list(work.settings)]
+    overrides += [f"threads={threads}", "steps=100000", f"device={args.device}"] + args.set
     grad = os.path.join(folder, "grad.safetensors")
-    subprocess.run([args.bin + "/mica", "grad", work.recipe, "--out", grad] + overrides, check=True, cwd=ROOT,
-                   stdout=subprocess.DEVNULL)
     from safetensors.numpy import load_file
-    exact = work.exact(grad)
-    mica = {k[5:]: v for k, v in load_file(grad).items() if k.startswith("grad/")}
-    processes = {"mica": Process([args.bin + "/bench_train", work.recipe] + overrides)}
-    info = processes["mica"].ask("info")
+    processes, errors, exact = {}, {}, None
+    for form, more in work.mica.items():
+        file = grad if exact is None else os.path.join(folder, form + ".safetensors")
+        subprocess.run([args.bin + "/mica", "grad", work.recipe, "--out", file] + overrides + list(more), check=True, cwd=ROOT,
+                       stdout=subprocess.DEVNULL)
+        exact = exact or work.exact(grad)
+        errors[form] = error({k[5:]: v for k, v in load_file(file).items() if k.startswith("grad/")}, exact)
+        processes[form] = Process([args.bin + "/bench_train", work.recipe] + overrides + list(more))
+    info = next(iter(processes.values())).ask("info")
     micro = info["launch_tasks"] if args.micro else 0
-    peers, errors = start_peers(args, work, "gradient", grad, threads, micro, folder, work.forms, error, exact)
+    peers, wrong = start_peers(args, work, "gradient", grad, threads, micro, folder, work.forms, error, exact)
     processes.update(peers)
-    errors["mica"] = error(mica, exact)
+    errors.update(wrong)
     drop_wrong(processes, errors, work.tolerance)
     times = interleave(args, processes, lambda seconds: max(1, min(50, int(args.seconds / seconds))))
     rows = {}
@@ -225,14 +229,14 @@ def report(figures, name, job, threads, rows, title, micro):
         print(f"  {form:24} {r['median_ms']:10.3f} {r['min_ms']:9.3f} {r['max_ms']:9.3f} {ratio:7.2f} {r['error']:8.1e} "
               f"{r['extra_mib']:10.1f}")
         figures.append({"workload": name, "job": job, "threads": threads, "form": form, "micro": micro, **r})
-    peers = {form: r for form, r in rows.items() if form != "mica"}
-    if "mica" in rows and peers:
+    peers = {form: r for form, r in rows.items() if not form.startswith("mica")}
+    for form in [f for f in rows if f.startswith("mica") and peers]:
         fastest = min(peers, key=lambda form: peers[form]["median_ms"])
         leanest = min(peers, key=lambda form: peers[form]["extra_mib"])
-        text = f"  mica is {peers[fastest]['median_ms'] / rows['mica']['median_ms']:.2f} x the fastest peer ({fastest})"
-        if not math.isnan(rows["mica"]["extra_mib"]):
-            text += (f"; its extra memory is {rows['mica']['extra_mib'] / max(peers[fastest]['extra_mib'], 1e-3):.2f} of that "
-                     f"peer's, {rows['mica']['extra_mib'] / max(peers[leanest]['extra_mib'], 1e-3):.2f} of the leanest's ({leanest})")
+        text = f"  {form} is {peers[fastest]['median_ms'] / rows[form]['median_ms']:.2f} x the fastest peer ({fastest})"
+        if not math.isnan(rows[form]["extra_mib"]):
+            text += (f"; its extra memory is {rows[form]['extra_mib'] / max(peers[fastest]['extra_mib'], 1e-3):.2f} of that "
+                     f"peer's, {rows[form]['extra_mib'] / max(peers[leanest]['extra_mib'], 1e-3):.2f} of the leanest's ({leanest})")
         print(text)
     sys.stdout.flush()
 

@@ -14,7 +14,8 @@ class Job:
     recipe: str                    # from the top of the sources
     forms: dict                    # form -> build(grad_file, threads, micro) -> (step(), gradient() -> {name: float64 array})
     exact: Callable                # exact(grad_file) -> {name: float64 array}: the gradient in double
-    settings: tuple = ()           # overrides of the recipe, KEY=VALUE
+    settings: tuple = ()           # overrides of the recipe, KEY=VALUE; {bin} is the folder of the programs
+    mica: dict = dataclasses.field(default_factory=lambda: {"mica": ()})  # mica's forms: more overrides of each
     tolerance: float = 2e-4        # |error| / |gradient| of a form that may be timed
     bytes_a_param: int = 16        # parameters, gradients and two moments: not counted as extra memory
 

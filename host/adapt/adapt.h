@@ -53,9 +53,8 @@ typedef struct micah_adapt_state {
   mica_executor  *step;
   char           *saved;         /* activations of the steps that are gone back through; NULL: not kept */
   int64_t         saved_bytes;   /* of one */
-  char          **ring;          /* [carry][2]: theta_k of even and odd k that are not kept */
+  char          **ring;          /* [carry][2]: down: theta_k of even and odd k that are not kept; back: cotangents */
   char          **stretch;       /* [carry]: theta_k between two kept ones, when they are stepped through again */
-  char          **back;          /* [carry][2]: cotangents */
   mica_wire      *shown;         /* [carry]: what a data callback sees */
   int64_t         bytes;
   struct micah_adapt_solve   *solve;   /* implicit */

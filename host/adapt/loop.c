@@ -81,18 +81,14 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   if ((status = create_step(x, e, &options, sweep)) < 0) return status;
   s->ring = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->ring);
   s->stretch = micah_region_alloc(region, a->n_carry, sizeof *s->stretch);
-  s->back = micah_region_alloc(region, 2 * (int64_t)a->n_carry, sizeof *s->back);
   s->shown = micah_region_alloc(region, a->n_carry, sizeof *s->shown);
-  if (!s->ring || !s->stretch || !s->back || !s->shown) return MICA_ERR_MEMORY;
+  if (!s->ring || !s->stretch || !s->shown) return MICA_ERR_MEMORY;
   int64_t tasks = micah_capacity(x, entry->level), size = (int64_t)mica_dtype_size(x->dtype);
   int64_t stride = micah_adapt_stride(&a->options);
   for (int32_t k = 0; k < a->n_carry; k++) {
     int64_t bytes = tasks * a->carry[k].count * size;
-    for (int i = 0; i < 2; i++) {
-      /* with all theta_k kept, the ring is for forward passes that keep none */
-      if ((!sweep || stride > 1) && !(s->ring[2 * k + i] = micah_data_alloc(x, bytes))) return MICA_ERR_MEMORY;
-      if (sweep && !(s->back[2 * k + i] = micah_data_alloc(x, bytes))) return MICA_ERR_MEMORY;
-    }
+    for (int i = 0; i < 2; i++)
+      if (!(s->ring[2 * k + i] = micah_data_alloc(x, bytes))) return MICA_ERR_MEMORY;
     if (sweep && stride > 1 && !(s->stretch[k] = micah_data_alloc(x, bytes * (stride - 1))))
       return MICA_ERR_MEMORY;
   }
@@ -210,8 +206,8 @@ static mica_status step_up(const micah_adapt_run *r, int64_t k, int64_t stretch,
       wire = none;
       if (o->kind == MICAH_ADAPT_ROW) wire = micah_adapt_wire(r, i, MICA_D, k * o->count);
       else if (k == last) wire = micah_adapt_wire(r, i, MICA_D, 0);
-      else wire = buffer(r->s->back[2 * o->carry + (k + 1) % 2]);
-    } else if (o->kind == MICAH_ADAPT_CARRY && k > 0) wire = buffer(r->s->back[2 * o->carry + k % 2]);
+      else wire = buffer(r->s->ring[2 * o->carry + (k + 1) % 2]);
+    } else if (o->kind == MICAH_ADAPT_CARRY && k > 0) wire = buffer(r->s->ring[2 * o->carry + k % 2]);
     else if (r->s->step->wanted[o->value]) {
       wire = micah_adapt_wire(r, i, MICA_D, o->kind == MICAH_ADAPT_STEPPED ? k * o->count : 0);
       if (o->kind == MICAH_ADAPT_OUTER && !first) flags = MICA_ADD;

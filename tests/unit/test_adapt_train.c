@@ -134,31 +134,48 @@ static void kept_activations(void **state) {
   }
 }
 
-/* what a trainer plans: more with every step's activations, and no more where they do not fit */
+/* bytes of activations that a trainer plans */
+static int64_t planned(const char *const *set, int n, int64_t *params) {
+  mica_source source = source_of(in_folder("maml.yaml"), NULL, set, n);
+  mica_trainer *trainer;
+  mica_trainer_info info;
+  CHECK(mica_trainer_create(&source, 0, &trainer));
+  CHECK(mica_trainer_get_info(trainer, &info));
+  mica_trainer_destroy(trainer);
+  if (params) *params = info.params;
+  return info.activation_bytes;
+}
+
+/* more with every step's activations, and no more where they do not fit */
 static void kept_where_they_fit(void **state) {
   (void)state;
   config_file(maml_config);
-  int64_t bytes[3];
-  static const char *const keeps[] = { "inner.keep=0", "inner.keep=1", "inner.keep=1" };
-  static const char *const widths[] = { "model.width=64", "model.width=64", "model.width=4096" };
-  for (int k = 0; k < 3; k++) {
+  int64_t bytes[4];
+  static const char *const keeps[] = { "inner.keep=0", "inner.keep=1", "inner.keep=0", "inner.keep=1" };
+  static const char *const widths[] = { "model.width=64", "model.width=64", "model.width=4096", "model.width=4096" };
+  for (int k = 0; k < 4; k++) {
     const char *set[] = { keeps[k], widths[k], "inner.steps=6", "inner.update=momentum", "batch=2", "grain=2" };
-    mica_source source = source_of(in_folder("maml.yaml"), NULL, set, 6);
-    mica_trainer *trainer;
-    mica_trainer_info info;
-    CHECK(mica_trainer_create(&source, 0, &trainer));
-    CHECK(mica_trainer_get_info(trainer, &info));
-    bytes[k] = info.activation_bytes;
-    mica_trainer_destroy(trainer);
-    if (k < 2) continue;
-    set[0] = "inner.keep=0";
-    source = source_of(in_folder("maml.yaml"), NULL, set, 6);
-    CHECK(mica_trainer_create(&source, 0, &trainer));
-    CHECK(mica_trainer_get_info(trainer, &info));
-    assert_true(bytes[2] == info.activation_bytes);
-    mica_trainer_destroy(trainer);
+    bytes[k] = planned(set, 6, NULL);
   }
   assert_true(bytes[1] > bytes[0]);
+  assert_true(bytes[3] == bytes[2]);
+}
+
+/* a step more is a theta more, and checkpoints of 64 steps are 7 + 7 thetas: as many as all of 15 steps */
+static void memory_of_steps(void **state) {
+  (void)state;
+  config_file(maml_config);
+  int64_t params, bytes[4];
+  static const char *const steps[] = { "inner.steps=15", "inner.steps=16", "inner.steps=64", "inner.steps=64" };
+  for (int k = 0; k < 4; k++) {
+    const char *set[] = { steps[k], k < 3 ? "inner.checkpoints=no" : "inner.checkpoints=yes", "inner.rates=element",
+                          "model.width=64", "batch=8", "grain=8" };
+    bytes[k] = planned(set, 6, &params);
+  }
+  int64_t theta = params * 8 * (int64_t)sizeof(float);
+  assert_true(bytes[1] > bytes[0] && bytes[1] - bytes[0] <= theta * 11 / 10);
+  assert_true(bytes[2] - bytes[0] <= 49 * theta * 11 / 10);
+  assert_true(bytes[3] <= bytes[0] + theta / 2);
 }
 
 /* low-rank adapters of a transformer as what adapts: derivatives to the weights below them, too */
@@ -375,6 +392,7 @@ static void wrong_settings(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(exact_methods), cmocka_unit_test(kept_activations), cmocka_unit_test(kept_where_they_fit),
+    cmocka_unit_test(memory_of_steps),
     cmocka_unit_test(low_rank_adapters), cmocka_unit_test(directions_without_a_query),
     cmocka_unit_test(zero_order_is_near), cmocka_unit_test(same_bits),
     cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
