@@ -100,12 +100,17 @@ static mica_status make_model(const micah_job *job, const micah_tasks *t, int me
     const mica_field *f = &t->fields[i];
     int32_t axis = t->field_axis[i];
     inputs[i] = -1;
-    if (f->role != MICA_FIELD_INPUT && f->role != MICA_FIELD_TARGET && (mean || f->role != MICA_FIELD_WEIGHT)) continue;
+    if (f->role != MICA_FIELD_INPUT && f->role != MICA_FIELD_TARGET && f->role != MICA_FIELD_PLACE &&
+        (mean || f->role != MICA_FIELD_WEIGHT)) continue;
     if (axis >= 0 && axes[axis] == -2) axes[axis] = mica_program_axis(p, t->axis_name[axis], MICA_NO_AXIS);
     inputs[i] = mica_program_input(p, f->name, f->dtype, axis < 0 ? MICA_NO_AXIS : axes[axis], f->rank, f->shape);
   }
   int32_t target_axis = t->field_axis[t->target];
   int64_t longest = target_axis < 0 ? 1 : t->longest[target_axis];
+  /* positions for the support too */
+  int32_t support = micah_tasks_support(t, t->fields[t->target].name);
+  int32_t support_axis = support < 0 ? -1 : t->field_axis[support];
+  if (support_axis >= 0 && t->longest[support_axis] > longest) longest = t->longest[support_axis];
   mica_value prediction = job->model->build(p, job->model_config, t->fields, inputs, t->n_fields, longest, t->outputs);
   if (prediction < 0) return prediction;
   mica_value loss = job->loss->build(p, job->loss_config, prediction, inputs[t->target],
@@ -120,16 +125,6 @@ static mica_status make_model(const micah_job *job, const micah_tasks *t, int me
   }
   if ((status = mica_program_output(p, "loss", loss)) >= 0) status = mica_program_output(p, "prediction", prediction);
   return status < 0 ? status : mica_program_seal(p);
-}
-
-/* "query_x" or "x" -> the support field that stands for it */
-static int32_t support_of(const micah_tasks *t, const char *name) {
-  const char *rest = strncmp(name, "query_", 6) ? name : name + 6;
-  char want[256];
-  snprintf(want, sizeof want, "support_%s", rest);
-  for (int32_t i = 0; i < t->n_fields; i++)
-    if (t->fields[i].role == MICA_FIELD_SUPPORT && !strcmp(t->fields[i].name, want)) return i;
-  return -1;
 }
 
 enum { MOST_BINDS = 4096 };
@@ -160,7 +155,7 @@ static mica_status bind_fields(builder *b) {
   for (int32_t i = 0; (v = mica_program_get_input(b->inner, i)) >= 0; i++) {
     mica_status status = mica_program_info(b->inner, v, &info);
     if (status < 0) return status;
-    int32_t k = support_of(t, info.name);
+    int32_t k = micah_tasks_support(t, info.name);
     if (k < 0)
       return mica_error(MICA_ERR_CONFIG, "inner: family %s has no field to adapt to that stands for '%s' (support_NAME "
                         "for query_NAME); choose a family with a support, as few_shot_sinusoid", t->family->name,

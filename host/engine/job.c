@@ -152,6 +152,7 @@ mica_status micah_job_tasks(const micah_job *job, int32_t split, micah_tasks *ou
   mica_status status = micah_tasks_open(job->context, job->family, job->family_config, (uint64_t)s->seed, split,
                                         s->batch, s->steps, out);
   if (status >= 0) status = micah_context_device(job->context, job->backend, 0, &out->device);
+  if (status >= 0 && job->model->ahead) status = micah_tasks_put_ahead(out, job->model->ahead(job->model_config));
   if (status >= 0) return status;
   micah_section *section;
   mica_status found = micah_config_section(micah_config_root(job->config), "family", 1, &section);

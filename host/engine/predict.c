@@ -179,6 +179,7 @@ static mica_status encode(work *w, const double *values, int64_t rows) {
   int32_t sizes[MICAH_MAX_AXES] = { 0 };
   mica_status status = w->job->family->encode(t->self, values, rows, w->in.columns, sizes, NULL);
   if (status < 0) return status;
+  micah_tasks_lengthen(t, 1, sizes);
   f->first = 0, f->count = 1, f->number[0] = 0;
   const int32_t *offsets[MICAH_MAX_AXES];
   for (int32_t a = 0; a < t->n_axes; a++) {
@@ -189,6 +190,7 @@ static mica_status encode(work *w, const double *values, int64_t rows) {
     offsets[a] = f->offsets[a];
   }
   mica_batch batch = { sizeof batch, 0, 1, offsets, f->data };
+  micah_feed_places(f);
   return w->job->family->encode(t->self, values, rows, w->in.columns, sizes, &batch);
 }
 

@@ -1,5 +1,6 @@
 #include "host/engine/tasks.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "common/names.h"
@@ -97,7 +98,62 @@ mica_status micah_tasks_open(mica_context *context, const mica_family *family, c
 
 void micah_tasks_close(micah_tasks *tasks) {
   if (tasks->self && tasks->family->close) tasks->family->close(tasks->self);
-  tasks->self = NULL;
+  if (tasks->places) micah_free(tasks->context, tasks->places, sizeof *tasks->places);
+  tasks->self = NULL, tasks->places = NULL;
+}
+
+int32_t micah_tasks_support(const micah_tasks *t, const char *name) {
+  char want[256];
+  snprintf(want, sizeof want, "support_%s", strncmp(name, "query_", 6) ? name : name + 6);
+  for (int32_t i = 0; i < t->n_fields; i++)
+    if (t->fields[i].role == MICA_FIELD_SUPPORT && !strcmp(t->fields[i].name, want)) return i;
+  return -1;
+}
+
+/* an axis A+ and the three fields that go with input `field` over A */
+static mica_status lengthen(micah_tasks *t, int32_t field, int32_t role) {
+  static const char *const parts[] = { "row", "ahead", "back" };
+  micah_places *all = t->places;
+  int32_t from = t->field_axis[field], axis = t->n_axes;
+  if (axis == MICAH_MAX_AXES || t->n_fields + 3 > MICAH_MAX_FIELDS)
+    return mica_error(MICA_ERR_UNSUPPORTED, "family %s: too many axes or fields for rows in front of its sequences",
+                      t->family->name);
+  snprintf(all->axis[axis], sizeof all->axis[axis], "%.62s+", t->fields[field].axis);
+  memcpy(t->axis_name[axis], all->axis[axis], sizeof all->axis[axis]);
+  t->longest[axis] = t->longest[from] + t->ahead, t->longer_than[axis] = from;
+  t->n_axes++;
+  for (int k = 0; k < 3; k++) {
+    int32_t at = t->n_fields++;
+    snprintf(all->name[at], sizeof all->name[at], "%s.%s", t->fields[field].name, parts[k]);
+    all->field[at] = (mica_field){ all->name[at], MICA_I32, role, k < 2 ? all->axis[axis] : t->fields[field].axis, 0,
+                                   { 0 }, 0 };
+    t->field_axis[at] = k < 2 ? axis : from, t->field_count[at] = 1;
+  }
+  return MICA_OK;
+}
+
+mica_status micah_tasks_put_ahead(micah_tasks *t, int64_t rows) {
+  if (rows < 1) return MICA_OK;
+  if (!(t->places = micah_alloc(t->context, sizeof *t->places, "fields of a task"))) return MICA_ERR_MEMORY;
+  memcpy(t->places->field, t->fields, (size_t)t->n_fields * sizeof *t->fields);
+  t->fields = t->places->field, t->ahead = rows, t->family_fields = t->n_fields, t->family_axes = t->n_axes;
+  for (int32_t i = 0; i < t->family_fields; i++) {
+    const mica_field *f = &t->fields[i];
+    if (f->role != MICA_FIELD_INPUT) continue;
+    int32_t support = micah_tasks_support(t, f->name);
+    if (t->field_axis[i] < 0 || (support >= 0 && t->field_axis[support] < 0))
+      return mica_error(MICA_ERR_SHAPE, "family %s: field '%s' has one row a task, there is no sequence to put rows in "
+                        "front of", t->family->name, f->name);
+    mica_status status = lengthen(t, i, MICA_FIELD_PLACE);
+    return status < 0 || support < 0 ? status : lengthen(t, support, MICA_FIELD_SUPPORT);
+  }
+  return mica_error(MICA_ERR_SHAPE, "family %s has no field with role INPUT", t->family->name);
+}
+
+void micah_tasks_lengthen(const micah_tasks *t, int64_t count, int32_t *rows) {
+  for (int32_t a = t->family_axes; t->ahead && a < t->n_axes; a++)
+    for (int64_t i = 0; i < count; i++)
+      rows[a * count + i] = rows[t->longer_than[a] * count + i] + (int32_t)t->ahead;
 }
 
 int micah_tasks_predictor_name(const micah_tasks *tasks, int32_t which, char *text, size_t size) {
@@ -211,6 +267,20 @@ static void total_weight(micah_feed *feed) {
   feed->weight = sum;
 }
 
+void micah_feed_places(micah_feed *feed) {
+  const micah_tasks *t = feed->tasks;
+  int32_t ahead = (int32_t)t->ahead;
+  for (int32_t f = t->family_fields; ahead && f < t->n_fields; f += 3) {
+    int32_t *row = feed->data[f], *own = feed->data[f + 1], *back = feed->data[f + 2];
+    for (int64_t i = 0; i < feed->count; i++) {
+      int32_t rows = (int32_t)(row_of(feed, f, i + 1) - row_of(feed, f, i));
+      for (int32_t r = 0; r < rows; r++)
+        *row++ = r < ahead ? -1 : r - ahead, *own++ = r < ahead ? r : -1;
+      for (int32_t r = ahead; r < rows; r++) *back++ = r;
+    }
+  }
+}
+
 mica_status micah_feed_fill(micah_feed *feed, int64_t first, int64_t count) {
   const micah_tasks *t = feed->tasks;
   if (count > feed->capacity)
@@ -219,12 +289,14 @@ mica_status micah_feed_fill(micah_feed *feed, int64_t first, int64_t count) {
   feed->first = first, feed->count = count;
   for (int64_t i = 0; i < count; i++) feed->number[i] = first + i;
   mica_status status = t->family->sizes(t->self, first, count, feed->rows);
-  if (status >= 0) status = lay_out(feed);
   if (status < 0) return status;
+  micah_tasks_lengthen(t, count, feed->rows);
+  if ((status = lay_out(feed)) < 0) return status;
   const int32_t *offsets[MICAH_MAX_AXES];
   for (int32_t a = 0; a < t->n_axes; a++) offsets[a] = feed->offsets[a];
   mica_batch batch = { sizeof batch, first, count, offsets, feed->data };
   status = t->family->fill(t->self, &batch);
+  micah_feed_places(feed);
   if (status >= 0) total_weight(feed);
   return status;
 }

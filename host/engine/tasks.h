@@ -7,6 +7,12 @@
 
 enum { MICAH_MAX_AXES = 8, MICAH_MAX_FIELDS = 32 };
 
+/* the family's fields and the engine's own, with names of these */
+typedef struct micah_places {
+  mica_field field[MICAH_MAX_FIELDS];
+  char       name[MICAH_MAX_FIELDS][96], axis[MICAH_MAX_AXES][64];
+} micah_places;
+
 typedef struct micah_tasks {
   const mica_context *context;
   micah_device       *device;        /* that fields are made for: their memory here is good for copies to it */
@@ -21,12 +27,24 @@ typedef struct micah_tasks {
   int32_t             target, weight;                /* fields; weight -1: none */
   int64_t             outputs;       /* classes, or numbers of a target row */
   int64_t             count;         /* tasks of this split, -1: unbounded */
+  /* rows that the model puts in front: axes and fields of the engine's own follow the family's */
+  int64_t             ahead;
+  micah_places       *places;        /* NULL: there are the family's alone */
+  int32_t             family_fields, family_axes;
+  int32_t             longer_than[MICAH_MAX_AXES]; /* [family_axes, n_axes): the axis that it is longer than */
 } micah_tasks;
 
 /* open a family with a filled config struct. checks what it declares: one target, weights on the target's axis. */
 mica_status micah_tasks_open(mica_context *context, const mica_family *family, const void *config, uint64_t seed,
                              int32_t split, int64_t tasks_per_step, int64_t steps, micah_tasks *out);
 void        micah_tasks_close(micah_tasks *tasks);
+
+/* the support's field that stands for the query's ("support_x" for "query_x" or "x"); -1: none */
+int32_t     micah_tasks_support(const micah_tasks *tasks, const char *name);
+/* make room for `rows` rows of the model in front of each sequence of inputs (mica_model.ahead) */
+mica_status micah_tasks_put_ahead(micah_tasks *tasks, int64_t rows);
+/* rows of the axes that the family does not know, after its own: rows[axis * count + i] */
+void        micah_tasks_lengthen(const micah_tasks *tasks, int64_t count, int32_t *rows);
 
 /* index of an exact predictor by name, "best" the last; -1 when the family has none or name is "none". unknown names
  * are MICA_ERR_NOT_FOUND. n-th name goes to text (size >= 1); returns 0 past the end. */
@@ -47,6 +65,8 @@ typedef struct micah_feed {
 
 mica_status micah_feed_create(const micah_tasks *tasks, int64_t capacity, micah_feed *out);
 void        micah_feed_destroy(micah_feed *feed);
+/* the fields that the family does not know; offsets are laid out */
+void        micah_feed_places(micah_feed *feed);
 /* tasks [first, first + count) */
 mica_status micah_feed_fill(micah_feed *feed, int64_t first, int64_t count);
 /* tasks of another feed where keep[i] is not 0 */

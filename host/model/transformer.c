@@ -6,7 +6,7 @@
 #include "host/model/mixers.h"
 
 typedef struct config {
-  int64_t layers, width, heads, positions, norm, activation, mask, prefix, window, max_length, adapter_rank;
+  int64_t layers, width, heads, positions, norm, activation, mask, prefix, window, max_length, adapter_rank, prompt_length;
   double  mlp, init, eps;
   int32_t bias;
   micah_mixer mixer;
@@ -15,6 +15,7 @@ typedef struct config {
 #define ACTIVATIONS "gelu|gelu_tanh|relu|silu"
 enum { POSITIONS_LEARNED, POSITIONS_ROTARY, POSITIONS_NONE, POSITIONS_ALIBI };
 enum { NORM_LAYERNORM, NORM_RMSNORM };
+enum { MASK_CAUSAL, MASK_FULL, MASK_PREFIX, MASK_CONTEXT, MASK_WINDOW };
 
 #define KEY(field, type, value, lo, hi, choices, doc)                                                                  \
   { #field, type, offsetof(config, field), value, lo, hi, choices, doc }
@@ -40,6 +41,9 @@ static const mica_key keys[] = {
   KEY(adapter_rank, MICA_KEY_INT, "0", 0, 65536, NULL,
       "each linear map of a block gets x A^T B^T of this rank added (Hu et al. 2021), B zero at first; 0: none. "
       "inner.trained=*.lora_* adapts these alone"),
+  KEY(prompt_length, MICA_KEY_INT, "0", 0, 65536, NULL,
+      "learned embeddings in front of each sequence that all its tokens see (prompt.weight; Lester et al. 2021); 0: none. "
+      "inner.trained=prompt.* adapts these alone"),
   MICAH_MIXER_KEYS(config, mixer),
 };
 
@@ -83,7 +87,8 @@ static mica_value attention(mica_program *p, const config *c, mica_value x, int6
     }
   }
   char settings[96];
-  snprintf(settings, sizeof settings, "mask=%s prefix=%lld window=%lld", masks[c->mask], (long long)c->prefix,
+  snprintf(settings, sizeof settings, "mask=%s prefix=%lld window=%lld", masks[c->mask],
+           (long long)(c->prefix + c->prompt_length),
            (long long)c->window);
   snprintf(path, sizeof path, "blocks.%lld.attn", (long long)layer);
   mica_bind binds[4] = { { "q", part[0] }, { "k", part[1] }, { "v", part[2] } };
@@ -120,6 +125,26 @@ static mica_value block(mica_program *p, const config *c, mica_value x, int64_t 
   return linear(p, c, h, hidden, width, residual, x, path[6]);
 }
 
+static mica_value gather(mica_program *p, const char *path, mica_value x, mica_value index) {
+  return mica_program_op(p, path, "gather", NULL, 2, (mica_bind[]){ { "x", x }, { "index", index } });
+}
+
+/* the prompt and then the tokens; back: where these are. tokens know their places already, without the prompt */
+static mica_value put_prompt(mica_program *p, const config *c, mica_value x, const mica_field *fields,
+                             const mica_value *inputs, int32_t n, mica_value *back) {
+  mica_value place[3] = { -1, -1, -1 };
+  for (int32_t i = 0, k = 0; i < n && k < 3; i++)
+    if (fields[i].role == MICA_FIELD_PLACE) place[k++] = inputs[i];
+  mica_init normal = { MICA_INIT_NORMAL, c->init };
+  mica_value prompt = micah_model_param(p, normal, c->prompt_length, c->width, "prompt.weight");
+  mica_bind both[] = { { "a", gather(p, "prompt.tokens", x, place[0]) },
+                       { "b", gather(p, "prompt.own", prompt, place[1]) } };
+  *back = place[2];
+  return mica_program_op(p, "prompt", "add", NULL, 2, both);
+}
+
+static int64_t ahead(const void *settings) { return ((const config *)settings)->prompt_length; }
+
 static mica_value build(mica_program *p, const void *settings, const mica_field *fields, const mica_value *inputs,
                         int32_t n, int64_t longest, int64_t outputs) {
   const config *c = settings;
@@ -130,6 +155,9 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   if (c->mixer.kind != MICAH_MIXER_ATTENTION && (scores || c->mask))
     return mica_error(MICA_ERR_CONFIG, "model transformer: rotary and alibi positions and mask are attention's; a memory "
                       "reads the tokens in order: expected positions learned or none, mask causal");
+  if (c->prompt_length && c->mask == MASK_WINDOW)
+    return mica_error(MICA_ERR_CONFIG, "model transformer: mask window hides a prompt from later tokens; choose another "
+                      "mask or prompt_length 0");
   if (c->positions == POSITIONS_ROTARY && c->width / c->heads % 2)
     return mica_error(MICA_ERR_CONFIG, "model transformer: rotary positions need an even head size, got %lld / %lld",
                       (long long)c->width, (long long)c->heads);
@@ -146,7 +174,10 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
     mica_value table = micah_model_param(p, normal, c->max_length ? c->max_length : longest, c->width, "pos.weight");
     x = mica_program_op(p, "pos", "position_add", NULL, 2, (mica_bind[]){ { "x", x }, { "w", table } });
   }
+  mica_value back = -1;
+  if (c->prompt_length && x >= 0) x = put_prompt(p, c, x, fields, inputs, n, &back);
   for (int64_t i = 0; x >= 0 && i < c->layers; i++) x = block(p, c, x, i);
+  if (back >= 0) x = gather(p, "prompt.off", x, back);
   x = norm(p, c, x, "ln_f");
   return micah_model_linear(p, x, c->width, outputs, c->init, c->bias, NULL, -1, "read_out");
 }
@@ -159,4 +190,5 @@ const mica_model micah_model_transformer = {
   .n_keys = MICA_COUNT(keys),
   .config_size = sizeof(config),
   .build = build,
+  .ahead = ahead,
 };

@@ -120,6 +120,11 @@ static mica_status infer(mica_program *program, micah_entry *entry, uint8_t *abs
   const mica_op *op = entry->op;
   if (op->infer) {
     void *args[2];
+    /* lengths as short as may be, since some operations take only so many rows: from 1 on in the order of the axes */
+    int32_t *length = micah_region_alloc(&program->region, program->n_axes + 1, sizeof *length), n = 0;
+    if (!length) return micah_fail_last(program, MICA_ERR_MEMORY);
+    for (int d = 1; d < op->n_dims; d++)
+      if (entry->dim_axis[d] >= 0 && !length[entry->dim_axis[d]]) length[entry->dim_axis[d]] = ++n;
     for (int run = 0; run < 2; run++) {
       args[run] = micah_region_alloc(&program->region, (int64_t)op->args_size, 1);
       if (!args[run]) return micah_fail_last(program, MICA_ERR_MEMORY);
@@ -127,7 +132,7 @@ static mica_status infer(mica_program *program, micah_entry *entry, uint8_t *abs
       *micak_dim(&op->dims[0], args[run]) = 1;
       for (int d = 1; d < op->n_dims; d++)
         if (entry->dim_axis[d] >= 0)
-          *micak_dim(&op->dims[d], args[run]) = 1 + entry->dim_axis[d] + run * program->n_axes;
+          *micak_dim(&op->dims[d], args[run]) = length[entry->dim_axis[d]] + run * n;
       mock_ports(program, entry, args[run]);
       mica_status status = op->infer(args[run]);
       if (status < 0) {
@@ -139,9 +144,13 @@ static mica_status infer(mica_program *program, micah_entry *entry, uint8_t *abs
     for (int d = 1; d < op->n_dims; d++) {
       if (entry->dim_axis[d] >= 0) continue;
       int64_t a = *micak_dim(&op->dims[d], args[0]), b = *micak_dim(&op->dims[d], args[1]);
-      if (a == b) *micak_dim(&op->dims[d], entry->args) = a;
-      else if (a >= 1 && a <= program->n_axes && b == a + program->n_axes) entry->dim_axis[d] = (int32_t)(a - 1);
-      else
+      if (a == b) {
+        *micak_dim(&op->dims[d], entry->args) = a;
+        continue;
+      }
+      for (int32_t k = 0; entry->dim_axis[d] < 0 && k < program->n_axes; k++)
+        if (length[k] && length[k] == a && b == a + n) entry->dim_axis[d] = k;
+      if (entry->dim_axis[d] < 0)
         return micah_fail(program, MICA_ERR_SHAPE, "%s: size %s of %s would depend on the length of an axis without "
                           "being one; use a fixed number of rows", entry->path, op->dims[d].name, op->name);
     }

@@ -13,8 +13,8 @@ extern "C" {
 
 /* what a field is to a model. INPUT: rows of numbers or tokens; TARGET: what to predict at each row; WEIGHT: loss
  * weight of each row (F32, may be 0); INFO: neither (latent truth, for reports); SUPPORT: support_NAME, what an inner
- * loop adapts to in place of query_NAME (or NAME). */
-enum { MICA_FIELD_INPUT, MICA_FIELD_TARGET, MICA_FIELD_WEIGHT, MICA_FIELD_INFO, MICA_FIELD_SUPPORT };
+ * loop adapts to in place of query_NAME (or NAME); PLACE: of the engine, for a model with rows of its own (model.h). */
+enum { MICA_FIELD_INPUT, MICA_FIELD_TARGET, MICA_FIELD_WEIGHT, MICA_FIELD_INFO, MICA_FIELD_SUPPORT, MICA_FIELD_PLACE };
 
 typedef struct mica_field {
   const char *name;              /* "tokens", "target", "weight" */

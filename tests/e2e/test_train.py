@@ -22,6 +22,23 @@ class Train(Case):
         self.mica("train", self.path("run", "config.yaml"), "--out", self.path("again"), "--quiet")
         self.assertEqual(self.bytes("run", "last.safetensors"), self.bytes("again", "last.safetensors"))
 
+    def test_soft_prompts_adapt(self):
+        config = self.write("prompts.yaml", """
+family: {name: few_shot_sinusoid, support: 5, query: 4}
+model: {name: transformer, layers: 1, width: 8, heads: 2, prompt_length: 3, init: 0.3}
+inner: {steps: 2, lr: 0.05, trained: 'prompt.*'}
+batch: 6
+grain: 2
+steps: 6
+""")
+        self.mica("train", config, "--out", self.path("one"), "--quiet", "threads=1")
+        weights, _ = tensors(self.path("one", "last.safetensors"))
+        self.assertEqual(weights["prompt.weight"][1], [3, 8])
+        # any threads, and the tasks in one launch, the same bits
+        self.mica("train", config, "--out", self.path("two"), "--quiet", "threads=2")
+        self.assertEqual(self.bytes("one", "last.safetensors"), self.bytes("two", "last.safetensors"))
+        self.assertTrue(math.isfinite(self.json("eval", self.path("one"), "--tasks", "20")["loss"]))
+
     def test_loss_falls(self):
         self.small("run", "family.dim=1", "steps=600", "batch=64", "model.width=32", "checkpoint_every=0")
         lines = self.metrics("run")

@@ -188,6 +188,27 @@ static void low_rank_adapters(void **state) {
   check_differences(NULL, 0, "", 1e-6);
 }
 
+/* soft prompts as what adapts, before sequences of different lengths; and before those of a family that has no support.
+ * eps: tokens of one small number have hardly a variance, and differences would be rough */
+static void soft_prompts(void **state) {
+  (void)state;
+  config_file("family: {name: few_shot_sinusoid, support: 4, query: 3}\n"
+              "model: {name: transformer, layers: 1, width: 8, heads: 2, mlp: 1.5, init: 0.3, positions: none, "
+              "eps: 0.1, prompt_length: 2}\n"
+              "inner: {steps: 3, lr: 0.1, trained: 'prompt.*'}\nsteps: 2\nbatch: 4\ngrain: 4\nthreads: 1\n");
+  check_differences(NULL, 0, "", 1e-6);
+  check_differences(NULL, 0, "prompt.", 1e-6);
+  config_file("family: {name: linear_regression, dim: 2, points: 4}\n"
+              "model: {name: transformer, layers: 1, width: 8, heads: 2, mlp: 1.5, init: 0.3, eps: 0.1, prompt_length: 3}\n"
+              "steps: 2\nbatch: 4\ngrain: 4\nthreads: 1\n");
+  check_differences(NULL, 0, "", 1e-6);
+  const char *const window[] = { "model.mask=window" };
+  mica_source source = source_of(in_folder("maml.yaml"), NULL, window, 1);
+  mica_trainer *trainer;
+  assert_true(mica_trainer_create(&source, 0, &trainer) == MICA_ERR_CONFIG);
+  assert_non_null(strstr(mica_last_error(), "mask window hides a prompt"));
+}
+
 /* the support loss of the network by hand, mean over its points, summed over tasks */
 static double by_hand(const micah_safetensors *file, const double *w0, const double *b0, const double *w1,
                       const double *b1) {
@@ -393,7 +414,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(exact_methods), cmocka_unit_test(kept_activations), cmocka_unit_test(kept_where_they_fit),
     cmocka_unit_test(memory_of_steps),
-    cmocka_unit_test(low_rank_adapters), cmocka_unit_test(directions_without_a_query),
+    cmocka_unit_test(low_rank_adapters), cmocka_unit_test(soft_prompts),
+    cmocka_unit_test(directions_without_a_query),
     cmocka_unit_test(zero_order_is_near), cmocka_unit_test(same_bits),
     cmocka_unit_test(training_learns_to_adapt), cmocka_unit_test(wrong_settings),
   };

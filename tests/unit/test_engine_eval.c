@@ -98,6 +98,57 @@ static void predictions_follow_the_data(void **state) {
   }
 }
 
+/* a prompt that is what the first tokens are read into stands for them */
+static void a_prompt_is_tokens_before(void **state) {
+  (void)state;
+  static const char *const masks[] = { "model.mask=causal", "model.mask=full", "model.mask=prefix", "model.mask=context" };
+  write_text(in_folder("prompt.yaml"),
+             "family: {name: linear_regression, dim: 2, points: 4}\n"
+             "model: {name: transformer, layers: 2, width: 8, heads: 2, init: 0.5, positions: none}\n"
+             "steps: 3\nbatch: 4\ngrain: 2\nthreads: 1\n");
+  write_text(in_folder("all.csv"), "a,b,y\n1,-2,0.5\n0.3,1,2\n-1,0.7,-1.5\n2,0.1,\n");
+  write_text(in_folder("rest.csv"), "a,b,y\n0.3,1,2\n-1,0.7,-1.5\n2,0.1,\n");
+  for (size_t m = 0; m < sizeof masks / sizeof *masks; m++) {
+    const char *set[] = { masks[m], "model.prefix=2", "model.prompt_length=0" };
+    mica_grad_options g = MICA_GRAD_OPTIONS_INIT;
+    g.source = source_of(in_folder("prompt.yaml"), NULL, set, 3), g.out = in_folder("w.safetensors");
+    CHECK(mica_grad(&g, NULL));
+    mica_predict_options o = MICA_PREDICT_OPTIONS_INIT;
+    o.source = g.source, o.input = in_folder("all.csv");
+    const mica_prediction *all, *rest;
+    CHECK(mica_predict(&o, &all));
+    /* the same weights, and row 0 of interleaved tokens (0, 1, -2), row 1 (0.5, 0, 0), read in by hand */
+    micah_safetensors *file;
+    micah_tensor list[64];
+    int64_t n = 0;
+    float prompt[2][8];
+    CHECK(micah_safetensors_open(in_folder("w.safetensors"), &file));
+    for (int64_t i = 0; i < micah_safetensors_count(file); i++)
+      if (!strncmp(micah_safetensors_get(file, i)->name, "init/", 5)) {
+        list[n] = *micah_safetensors_get(file, i);
+        list[n++].name += 5;
+      }
+    const float *w = micah_safetensors_find(file, "init/read_in.weight")->data;
+    const float *b = micah_safetensors_find(file, "init/read_in.bias")->data;
+    for (int c = 0; c < 8; c++)
+      prompt[0][c] = b[c] + w[3 * c + 1] - 2 * w[3 * c + 2], prompt[1][c] = b[c] + 0.5f * w[3 * c];
+    list[n++] = (micah_tensor){ .name = "prompt.weight", .dtype = MICA_F32, .rank = 2, .shape = { 2, 8 }, .data = prompt };
+    CHECK(micah_safetensors_write(in_folder("prompt.safetensors"), list, n, NULL, 0));
+    micah_safetensors_close(file);
+    /* of prefix tokens that all see, two are the prompt now */
+    set[1] = "model.prefix=0", set[2] = "model.prompt_length=2";
+    o.source = source_of(in_folder("prompt.yaml"), NULL, set, 3);
+    o.input = in_folder("rest.csv"), o.weights = in_folder("prompt.safetensors");
+    CHECK(mica_predict(&o, &rest));
+    assert_int_equal(all->rows, 4);
+    assert_int_equal(rest->rows, 3);
+    for (int i = 0; i < 3; i++) assert_float_equal(rest->values[i], all->values[i + 1], 1e-6);
+    assert_true(fabs((double)all->values[1] - (double)all->values[2]) > 1e-3);
+    mica_prediction_destroy(all);
+    mica_prediction_destroy(rest);
+  }
+}
+
 static void bytes_are_predicted(void **state) {
   (void)state;
   write_text(in_folder("corpus.txt"),
@@ -210,7 +261,7 @@ static void weights_of_another_model_are_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(evaluation_adds_up), cmocka_unit_test(predictions_follow_the_data),
-    cmocka_unit_test(bytes_are_predicted), cmocka_unit_test(gradients_are_written),
+    cmocka_unit_test(a_prompt_is_tokens_before), cmocka_unit_test(bytes_are_predicted), cmocka_unit_test(gradients_are_written),
     cmocka_unit_test(weights_of_another_model_are_refused),
   };
   return cmocka_run_group_tests(tests, train_once, drop_folder);

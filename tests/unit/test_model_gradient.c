@@ -115,6 +115,8 @@ static void transformers(void **state) {
   check(JOB("name: categorical, symbols: 2, length: 6", SMALL ", positions: learned, norm: rmsnorm"));
   check(JOB(REGRESSION, SMALL ", positions: alibi"));
   check(JOB(REGRESSION, SMALL ", adapter_rank: 2"));
+  check(JOB(REGRESSION, SMALL ", prompt_length: 3, positions: rotary, mask: prefix, prefix: 1"));
+  check(JOB("name: associative_retrieval, keys: 3, values: 3, pairs: 3", SMALL ", prompt_length: 2, mixer: delta_rule"));
 }
 
 /* memories in place of attention, with each of their features and layer variants */
@@ -143,6 +145,8 @@ static void ragged_tasks(void **state) {
   (void)state;
   /* a curriculum makes tasks of different steps differ; these are of two steps */
   check("family: {" REGRESSION ", points_start: 1, points_step: 1, points_every: 1}\nmodel: {" SMALL "}\n"
+        "batch: 3\ngrain: 3\nthreads: 1\n");
+  check("family: {" REGRESSION ", points_start: 1, points_step: 1, points_every: 1}\nmodel: {" SMALL ", prompt_length: 2}\n"
         "batch: 3\ngrain: 3\nthreads: 1\n");
 }
 
