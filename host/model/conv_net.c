@@ -56,19 +56,19 @@ mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const m
     x = mica_program_op(p, name, "conv2d", settings, 3, conv);
     mica_status status = x < 0 ? x : mica_program_info(p, x, &info);
     if (status < 0) return status;
-    if (c->norm == 0) {
-      int64_t pixels[] = { info.shape[0] * info.shape[1], info.shape[2] };
-      mica_bind norm[] = { { "x", mica_program_reshape(p, x, 2, pixels) }, { "w", params->gain[i] },
-                           { "b", params->shift[i] } };
-      snprintf(name, sizeof name, "%sblocks.%d.norm", path, (int)i);
-      x = mica_program_op(p, name, "batch_norm", NULL, 3, norm);
-    }
     if (info.shape[0] < POOL || info.shape[1] < POOL)
       return mica_error(MICA_ERR_SHAPE, "model: block %d sees images of %lld x %lld, expected at least %d x %d; take "
                         "fewer blocks", (int)i, (long long)info.shape[0], (long long)info.shape[1], (int)POOL,
                         (int)POOL);
+    if (c->norm == 0) {
+      mica_bind norm[] = { { "x", x }, { "w", params->gain[i] }, { "b", params->shift[i] } };
+      snprintf(name, sizeof name, "%sblocks.%d.norm", path, (int)i);
+      x = mica_program_op(p, name, "batch_norm_pool", "size=2 act=relu", 3, norm);
+      if (x < 0) return x;
+      continue;
+    }
     /* the largest of four and then relu: the same numbers and derivatives as relu before, on a quarter of the pixels */
-    mica_bind image = { "x", mica_program_reshape(p, x, 3, info.shape) };
+    mica_bind image = { "x", x };
     snprintf(name, sizeof name, "%sblocks.%d.pool", path, (int)i);
     x = mica_program_op(p, name, "max_pool", "size=2", 1, &image);
     status = x < 0 ? x : mica_program_info(p, x, &info);

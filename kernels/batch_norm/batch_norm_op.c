@@ -37,30 +37,7 @@ static void cost(const void *args, int face, double *flop, double *bytes) {
   *bytes = moved[face] * n * sizeof(float);
 }
 
-static void split_blocks(const mica_batch_norm_args *a, int face, const void *wanted, mica_split *split) {
-  *split = (mica_split){ .units = wanted ? bn_units(a, face) : 0, .grain = 1 };
-}
-static void split_forward(const void *args, mica_split *split) { split_blocks(args, MICA_FORWARD, args, split); }
-static void split_jvp(const void *args, mica_split *split) { split_blocks(args, MICA_JVP, args, split); }
-static void split_backward(const void *args, mica_split *split) {
-  split_blocks(args, MICA_BACKWARD, ((const mica_batch_norm_args *)args)->x.d.data, split);
-}
-static void split_backward_jvp(const void *args, mica_split *split) {
-  split_blocks(args, MICA_BACKWARD_JVP, ((const mica_batch_norm_args *)args)->x.td.data, split);
-}
-static void split_params(const void *args, mica_split *split) {
-  *split = (mica_split){ .units = bn_param_units(args, MICA_BACKWARD, 0) + bn_param_units(args, MICA_BACKWARD, 1),
-                         .grain = 1 };
-}
-static void split_params_jvp(const void *args, mica_split *split) {
-  *split = (mica_split){ .units = bn_param_units(args, MICA_BACKWARD_JVP, 0) +
-                                  bn_param_units(args, MICA_BACKWARD_JVP, 1), .grain = 1 };
-}
-
-CUDA_SPLIT(cuda_split_forward, mica_batch_norm_args, bn_scratch_bytes(a, MICA_FORWARD))
-CUDA_SPLIT(cuda_split_backward, mica_batch_norm_args, bn_scratch_bytes(a, MICA_BACKWARD))
-CUDA_SPLIT(cuda_split_jvp, mica_batch_norm_args, bn_scratch_bytes(a, MICA_JVP))
-CUDA_SPLIT(cuda_split_backward_jvp, mica_batch_norm_args, bn_scratch_bytes(a, MICA_BACKWARD_JVP))
+#include "batch_norm/batch_norm_op.inc"
 
 CPU_DISPATCH(batch_norm_forward)
 CPU_DISPATCH(batch_norm_backward)
@@ -71,19 +48,7 @@ CPU_DISPATCH(batch_norm_backward_jvp_params)
 REF_PROTOS(batch_norm);
 CUDA_PROTOS(batch_norm)
 
-static const mica_kernel kernels[] = {
-  REF_KERNELS(batch_norm),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_batch_norm_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_batch_norm_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_batch_norm_backward_params_cpu, split_params },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_batch_norm_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_batch_norm_backward_jvp_cpu, split_backward_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_batch_norm_backward_jvp_params_cpu, split_params_jvp },
-  CUDA_KERNELS_WITH(batch_norm, MICA_F32, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
-                    cuda_split_backward_jvp)
-  CUDA_KERNELS_WITH(batch_norm, MICA_BF16, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
-                    cuda_split_backward_jvp)
-};
+static const mica_kernel kernels[] = { BN_KERNELS(batch_norm) };
 
 static const mica_case cases[] = {
   { "B=3 T=4 P=3 C=5 eps=1e-2", MICA_CASE_PACKED }, { "B=2 T=2 P=5 C=33 b=none", 0 },

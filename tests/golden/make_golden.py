@@ -134,6 +134,16 @@ golden("batch_norm", "B=2 T=3 P=2 C=3", {"x": (2, 3, 2, 3), "w": (2, 3), "b": (2
     batch_norm)
 golden("batch_norm", "B=1 T=2 P=3 C=2 eps=0.1 w=none b=none", {"x": (1, 2, 3, 2)}, saved=("mean", "rstd"))(
     lambda x: batch_norm(x, eps=0.1))
+
+
+def batch_norm_pool(x, w, b, size=2):
+    y, mean, rstd = batch_norm(x.flatten(2, 3), w, b)
+    y = torch.stack([F.max_pool2d(i.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1) for i in y.view(x.shape)])
+    return F.relu(y), mean, rstd
+
+
+golden("batch_norm_pool", "B=2 T=2 H=4 W=5 C=3 act=relu", {"x": (2, 2, 4, 5, 3), "w": (2, 3), "b": (2, 3)},
+       saved=("mean", "rstd"))(batch_norm_pool)
 golden("max_pool", "B=2 T=1 H=5 W=4 C=2", {"x": (2, 1, 5, 4, 2)})(
     lambda x: torch.stack([F.max_pool2d(i.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) for i in x]))
 golden("max_pool", "B=1 T=2 H=3 W=6 C=1 size=3", {"x": (1, 2, 3, 6, 1)})(
