@@ -5,7 +5,7 @@
   extern "C" mica_status micak_batch_norm_##face##_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {  \
     const mica_batch_norm_args *a = static_cast<const mica_batch_norm_args *>(args);                                  \
     const bool params = bn_param_wire(a, FACE, 0)->data || bn_param_wire(a, FACE, 1)->data;                           \
-    mica_status status = bn_run<FACE>("batch_norm " #face, a, exec, params);                                          \
+    mica_status status = bn_run<FACE, false>("batch_norm " #face, a, exec, params);                                          \
     return status >= 0 && params ? bn_params_cuda("batch_norm " #face, FACE, a, exec) : status;                       \
   }
 BN_UP(backward, MICA_BACKWARD)

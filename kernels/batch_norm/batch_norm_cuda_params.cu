@@ -28,8 +28,7 @@ static __global__ void __launch_bounds__(THREADS, 2) bn_params(const __grid_cons
     const int64_t k = part.begin + lane;
     double        sum = 0;
     if (k < part.end && c < tasks.C) {
-      int32_t       each;
-      const int32_t pieces = bn_cut(bn_rows(tasks, k), each);
+      const int32_t pieces = bn_cut(bn_rows(tasks, k));
       const double *from = tasks.sums + (k * tasks.cut * job.terms + job.first + !bias) * tasks.C + c;
       for (int32_t i = 0; i < pieces; i++) sum += from[(int64_t)i * job.terms * tasks.C];
     }
