@@ -13,7 +13,7 @@
 #ifndef MICA_OPS_BATCH_NORM_POOL_H
 #define MICA_OPS_BATCH_NORM_POOL_H
 
-#include "batch_norm/batch_norm.h"
+#include "batch_norm.h"
 
 typedef struct mica_batch_norm_pool_args {
   mica_batch_norm_args norm;                 /* norm.P: H W */
