@@ -79,6 +79,7 @@ mica_status micah_adapt_create(mica_executor *x, int32_t entry);
 void        micah_adapt_destroy(void *state);
 int64_t     micah_adapt_bytes(const void *state);
 mica_status micah_adapt_face(mica_executor *x, int32_t entry, int face);
+int         micah_adapt_on_device(const void *state); /* fused.c */
 /* a port's wire shifted by some elements, as the step program's value sees it */
 mica_wire   micah_adapt_wire(const micah_adapt_run *r, int operand, int bit, int64_t shift);
 /* set a cotangent that nothing is written to to zero, `parts` parts of `count` elements from `first` on in each task */

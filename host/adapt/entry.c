@@ -30,7 +30,7 @@ static mica_value again(micah_replay *replay, const micah_entry *entry, const ch
 }
 
 const micah_inner micah_adapt_inner = { micah_adapt_create, micah_adapt_destroy, micah_adapt_bytes, micah_adapt_face,
-                                        again, release, micah_adapt_absorb };
+                                        again, release, micah_adapt_absorb, micah_adapt_on_device };
 
 /* ---- checks ---- */
 

@@ -6,6 +6,7 @@
 #include "common/op.h"
 #include "linear/linear.h"
 #include "loss/loss.h"
+#include "program/memory.h"
 #include "reduce/reduce.h"
 
 /* ---- what a step program is ---- */
@@ -91,7 +92,8 @@ mica_status micah_mlp_match(const mica_program *loss, const char *output, const 
 
 /* ---- running it ---- */
 
-enum { BACK_BYTES = 1024 * 1024 };  /* of the cotangents that a worker writes before they are summed: in its cache */
+/* of the cotangents that a worker writes before they are summed: in its cache; of those of a launch on a device */
+enum { BACK_BYTES = 1024 * 1024, LAUNCH_BYTES = 64 * 1024 * 1024 };
 
 typedef struct micah_adapt_fused {
   micak_mlp_loop loop;
@@ -102,6 +104,8 @@ typedef struct micah_adapt_fused {
   int64_t        unit, block;    /* tasks that are as fast as one; whose cotangents are summed at once */
   int32_t        workers;
   mica_exec     *exec;           /* [workers] */
+  micak_mlp_cuda down, up;       /* on CUDA, the faces' launches */
+  void          *scratch;
 } fused;
 
 static int32_t operand_of(const micah_adapt *a, mica_value value) {
@@ -120,7 +124,7 @@ int micah_fused_suits(const mica_executor *x, int32_t e) {
   const micah_mlp_step *m = a->step->mlp;
   const mica_adapt_options *o = &a->options;
   int back = micah_face_runs(x, e, MICA_BACKWARD);
-  if (!m || x->backend != MICA_CPU || x->dtype != MICA_F32 || o->data) return 0;
+  if (!m || x->backend == MICA_REF || x->dtype != MICA_F32 || o->data) return 0;
   if (o->method != MICA_ADAPT_UNROLLED && o->method != MICA_ADAPT_TRUNCATED) return !back;
   return !back || (!wanted(x, e, operand_of(a, m->x)) && !wanted(x, e, operand_of(a, m->y)));
 }
@@ -171,6 +175,25 @@ static mica_status make_back(mica_executor *x, int64_t tasks, int rates, fused *
   return l->back && (l->rate_back || !rates) ? MICA_OK : MICA_ERR_MEMORY;
 }
 
+/* launches and their memory on a device */
+static mica_status make_launches(mica_executor *x, int64_t tasks, int back, int rates, fused *f) {
+  micak_mlp_loop *l = &f->loop;
+  const int task = f->query >= 0;
+  const int64_t each = micak_mlp_params(l) * (int64_t)sizeof(float);
+  f->block = LAUNCH_BYTES / each > 1 ? LAUNCH_BYTES / each : 1;
+  if (f->block > tasks) f->block = tasks;
+  mica_status status = x->device->ops->enter(x->device);
+  if (status >= 0) status = micak_mlp_cuda_plan(l, task ? MICAK_MLP_TASK : MICAK_MLP_FORWARD, tasks, &f->down);
+  if (status >= 0 && back)
+    status = micak_mlp_cuda_plan(l, task ? MICAK_MLP_BOTH : MICAK_MLP_BACKWARD, f->block, &f->up);
+  if (status < 0) return status;
+  f->scratch = micah_data_alloc(x, f->up.scratch > f->down.scratch ? f->up.scratch : f->down.scratch);
+  if (!f->scratch) return MICA_ERR_MEMORY;
+  if (back && !(l->back = micah_data_alloc(x, f->block * each))) return MICA_ERR_MEMORY;
+  const int64_t rate_bytes = f->block * l->steps * MICAK_MLP_PARAMS * (int64_t)sizeof(float);
+  return rates && !(l->rate_back = micah_data_alloc(x, rate_bytes)) ? MICA_ERR_MEMORY : MICA_OK;
+}
+
 mica_status micah_fused_create(mica_executor *x, int32_t e, micah_adapt_state *s) {
   const micah_entry *entry = &x->program->entries[e];
   const micah_adapt *a = entry->own;
@@ -199,10 +222,13 @@ mica_status micah_fused_create(mica_executor *x, int32_t e, micah_adapt_state *s
     l->query.mean_out = op->mean_out, l->query.mean_rows = op->mean_rows;
   }
   set_sizes(x, e, f);
+  if (x->backend == MICA_CUDA) return make_launches(x, micah_capacity(x, entry->level), back, rates, f);
   f->unit = f->query < 0 ? 1 : micak_mlp_task_unit(l, mica_context_get_isa(x->context));
   mica_status status = make_workers(x, f);
   return status < 0 || !back ? status : make_back(x, micah_capacity(x, entry->level), rates, f);
 }
+
+int micah_adapt_on_device(const void *state) { return ((const micah_adapt_state *)state)->fused != NULL; }
 
 const char *micah_fused_path(const micah_adapt_state *s) {
   return !s->fused ? "steps" : s->fused->query < 0 ? "mlp" : "mlp+loss";
@@ -271,6 +297,8 @@ mica_status micah_fused_forward(const micah_adapt_run *r) {
   /* the pass back does all of it */
   if (f->query >= 0 && (r->x->running >> MICA_BACKWARD & 1)) return MICA_OK;
   bind(r);
+  if (r->x->backend == MICA_CUDA)
+    return micak_mlp_cuda_run(r->x->stream, &f->loop, &f->down, f->scratch, 0, f->loop.B);
   job j = { r, 0, f->loop.B, 0, f->query < 0 ? micak_mlp_loop_forward : micak_mlp_task_forward };
   run_tasks(&j);
   return MICA_OK;
@@ -333,9 +361,43 @@ static void sum_block(job *j) {
   }
 }
 
+/* which cotangents are summed where */
+static int32_t list_targets(const micah_adapt_run *r, micak_mlp_target *targets) {
+  const fused *f = r->s->fused;
+  int32_t n = 0;
+  for (int i = 0; i < 2 * f->loop.layers; i++) {
+    const mica_wire *d = f->param[i] < 0 ? NULL : &micah_inner_port(r->args, f->param[i])->d;
+    if (d && d->data) targets[n++] = (micak_mlp_target){ *d, f->at[i], r->a->operands[f->param[i]].count, 0 };
+  }
+  for (int i = 0; f->loop.rate_back && i < 2 * f->loop.layers; i++) {
+    const mica_wire *d = f->rate[i] < 0 ? NULL : &micah_inner_port(r->args, f->rate[i])->d;
+    uint32_t moved = 0;
+    for (int k = 0; k < 2 * f->loop.layers; k++) moved |= (uint32_t)(f->rate[k] == f->rate[i]) << k;
+    if (!d || !d->data || moved & ((1u << i) - 1)) continue; /* listed before */
+    const int stepped = r->a->operands[f->rate[i]].kind == MICAH_ADAPT_STEPPED;
+    targets[n++] = (micak_mlp_target){ *d, 0, stepped ? f->loop.steps : 1, moved };
+  }
+  return n;
+}
+
+static mica_status launch_back(const micah_adapt_run *r) {
+  mica_status status = MICA_OK;
+  fused *f = r->s->fused;
+  micak_mlp_target targets[2 * MICAK_MLP_PARAMS];
+  const int32_t n = list_targets(r, targets);
+  for (int64_t first = 0; status >= 0 && first < f->loop.B; first += f->block) {
+    const int64_t count = f->loop.B - first < f->block ? f->loop.B - first : f->block;
+    f->loop.back_first = first;
+    status = micak_mlp_cuda_run(r->x->stream, &f->loop, &f->up, f->scratch, first, count);
+    if (status >= 0) status = micak_mlp_cuda_sum(r->x->stream, &f->loop, targets, n, count);
+  }
+  return status;
+}
+
 mica_status micah_fused_back(const micah_adapt_run *r) {
   fused *f = r->s->fused;
   bind(r);
+  if (r->x->backend == MICA_CUDA) return launch_back(r);
   /* blocks of one size, whole rounds of the workers */
   const int64_t B = f->loop.B, blocks = (B + f->block - 1) / f->block, round = f->unit * f->workers;
   const int64_t size = blocks ? ((B + blocks - 1) / blocks + round - 1) / round * round : 0;

@@ -62,7 +62,7 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
   int back = micah_face_runs(x, e, MICA_BACKWARD);
   mica_status status = micah_fused_create(x, e, s);
   if (status < 0 || s->fused) {
-    s->bytes = region->bytes - before;
+    s->bytes = region->bytes + x->data_bytes - before;
     return status;
   }
   int sweep = back && (a->options.method == MICA_ADAPT_UNROLLED || a->options.method == MICA_ADAPT_TRUNCATED);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "program/executor.h"
+#include "program/inner.h"
 #include "program/memory.h"
 
 /* stands for memory that is not there while splits are probed */
@@ -137,7 +138,8 @@ mica_status micah_fill(mica_executor *x, int32_t e, int i) {
   }
   /* kernels read slots and offsets as device data; entries that run programs hand them on as they are */
   mica_status status = MICA_OK;
-  if (!x->upload || x->probing || entry->inner) return status;
+  if (!x->upload || x->probing) return status;
+  if (entry->inner && !(entry->inner->on_device && x->inner[e] && entry->inner->on_device(x->inner[e]))) return status;
   int64_t tasks = micah_rows(x, entry->level);
   for (int bit = MICA_V; bit <= MICA_TD; bit <<= 1) {
     mica_wire *wire = micak_wire(port, bit);

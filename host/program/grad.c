@@ -172,7 +172,7 @@ static mica_status run(mica_executor *x, int32_t e, int face) {
 
 static mica_value again(micah_replay *replay, const micah_entry *entry, const char *path, int32_t n,
                         const mica_bind *binds);
-static const micah_inner inner_kind = { create, destroy, bytes, run, again, release, NULL };
+static const micah_inner inner_kind = { create, destroy, bytes, run, again, release, NULL, NULL };
 
 static mica_value add(mica_program *program, const char *path, gradient *g, const int32_t *axes, int32_t n,
                       const mica_bind *binds) {

@@ -21,6 +21,8 @@ typedef struct micah_inner {
   /* NULL, or: before the executor has memory, take entries that follow into this one by giving x->program a copy with
    * another list, over the same values */
   mica_status (*absorb)(mica_executor *x, int32_t entry);
+  /* NULL, or: does it read slots and offsets on the device, as kernels do? else it hands them on as they are */
+  int         (*on_device)(const void *state);
 } micah_inner;
 
 void    micah_inner_destroy(mica_executor *x);

@@ -256,4 +256,4 @@ static mica_value scan_again(micah_replay *replay, const micah_entry *entry, con
 static void scan_release(void *own) { mica_program_destroy(((micah_scan *)own)->body); }
 
 static const micah_inner loop = { micah_scan_create, micah_scan_destroy, micah_scan_bytes, micah_scan_run, scan_again,
-                                  scan_release, NULL };
+                                  scan_release, NULL, NULL };

@@ -50,6 +50,9 @@ typedef struct micak_mlp_loop {
   micak_mlp_query query;         /* of mlp_task, which leaves kept, last and last_d alone */
 } micak_mlp_loop;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 /* numbers of all parameters */
 int64_t micak_mlp_params(const micak_mlp_loop *loop);
 
@@ -76,5 +79,38 @@ typedef struct micak_mlp_sum {
   int32_t      add, lanes;       /* lanes: as mlp_task_both leaves them where its unit is more than a task */
 } micak_mlp_sum;
 mica_status micak_mlp_sum_run(const mica_exec *exec, const void *sum, int64_t first, int64_t count);
+
+/* ---- the same on a CUDA stream (builds with a CUDA backend): wires, slots and offsets are device memory; kernels are
+ * only enqueued. a task is a block's from its first step to its last sum: README.md ---- */
+
+enum { MICAK_MLP_FORWARD, MICAK_MLP_BACKWARD, MICAK_MLP_TASK, MICAK_MLP_BOTH }; /* loop_ and task_ functions above */
+
+typedef struct micak_mlp_cuda {
+  int32_t what, threads, blocks; /* MICAK_MLP_*; of a block; most blocks of a launch */
+  int32_t rows;                  /* of a chunk */
+  int32_t there;                 /* weights that lie in shared memory: 2 theta and u, 1 theta, 0 none */
+  int64_t shared, scratch;       /* bytes: of a block; of all blocks, device memory */
+} micak_mlp_cuda;
+
+/* the sum of tasks' cotangents of one parameter or rate. rates: 1 << parameter of all that it moves, 0: numbers of
+ * `back` */
+typedef struct micak_mlp_target {
+  mica_wire d;
+  int64_t   at, count;           /* in a row of `back`; numbers */
+  uint32_t  rates;
+} micak_mlp_target;
+
+/* for at most loop->R and query.R rows and so many tasks a launch, on the calling thread's device. how many rows are a
+ * chunk and what lies where changes no bit */
+mica_status micak_mlp_cuda_plan(const micak_mlp_loop *loop, int what, int64_t tasks, micak_mlp_cuda *out);
+mica_status micak_mlp_cuda_run(void *stream, const micak_mlp_loop *loop, const micak_mlp_cuda *plan, void *scratch,
+                               int64_t first, int64_t count);
+/* cotangents of `count` tasks from back_first on, into every target: = or +=, sums in double in an order that the
+ * number of a slot's tasks fixes. stop > 0: zeros for the starts */
+mica_status micak_mlp_cuda_sum(void *stream, const micak_mlp_loop *loop, const micak_mlp_target *targets, int32_t n,
+                               int64_t count);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

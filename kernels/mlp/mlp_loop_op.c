@@ -1,4 +1,4 @@
-/* the instruction set of the machine for mlp_loop */
+/* the instruction set of the machine for mlp_loop; no CUDA where there is none */
 #include "common/isa.h"
 #include "mlp/mlp_loop_internal.h"
 
@@ -68,3 +68,22 @@ mica_status micak_mlp_sum_run(const mica_exec *exec, const void *of, int64_t fir
   }
   return MICA_OK;
 }
+
+#ifndef MICA_HAVE_CUDA
+/* nothing opens a CUDA device in this build, so that nobody comes here */
+static mica_status no_cuda(void) { return mica_error(MICA_ERR_UNSUPPORTED, "mlp_loop: no CUDA in this build"); }
+mica_status micak_mlp_cuda_plan(const micak_mlp_loop *m, int what, int64_t tasks, micak_mlp_cuda *out) {
+  (void)m, (void)what, (void)tasks, (void)out;
+  return no_cuda();
+}
+mica_status micak_mlp_cuda_run(void *stream, const micak_mlp_loop *m, const micak_mlp_cuda *plan, void *scratch,
+                               int64_t first, int64_t count) {
+  (void)stream, (void)m, (void)plan, (void)scratch, (void)first, (void)count;
+  return no_cuda();
+}
+mica_status micak_mlp_cuda_sum(void *stream, const micak_mlp_loop *m, const micak_mlp_target *targets, int32_t n,
+                               int64_t count) {
+  (void)stream, (void)m, (void)targets, (void)n, (void)count;
+  return no_cuda();
+}
+#endif

@@ -497,4 +497,16 @@ FAULTS = {
         ("implicit/implicit_cuda.cu", "test_adapt_cuda", "  return block_sum(sum, part);", "  return warp_sum(sum) + 0 * part[0];"),
         ("implicit/implicit_cuda.cu", "test_adapt_cuda", "y[i] = fma(by, x[i], k * y[i]);", "y[i] = fma(by, x[i], y[i]);"),
     ],
+    "mlp": [
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "moved = fmaf(act_curve(a[r], slope, job.act) * dt[r], s.v[j][r], moved);", "moved += 0;"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "h[x][y] = fmaf(e[x][k], vt[y][k], fmaf(et[x][k], v[y][k], h[x][y]));", "h[x][y] = fmaf(et[x][k], v[y][k], h[x][y]);"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "t.theta[k] -= (of_bias ? bias : rate) * g[x][y];", "t.theta[k] -= rate * g[x][y];"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "    t.loaded = p.rows <= job.chunk ? 1 + judge : 0;", "    t.loaded = 1 + judge;"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "        g[x][y] = begins ? 0.0f : t.g[k];", "        g[x][y] = 0.0f;"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "      go_up(t, p, l);\n      __syncthreads();", "      go_up(t, p, l);"),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "if (j > again) move<false>(", "if (j > again + 1) move<false>("),
+        ("mlp/mlp_loop_cuda.cu", "test_adapt_fused_cuda", "m[r] = inside ? p.scale * s.v[j][r] : 0.0f;", "m[r] = p.scale * s.v[j][r];"),
+        ("mlp/mlp_sum_cuda.cu", "test_adapt_fused_cuda", "to.add || follows ?", "follows ?"),
+        ("mlp/mlp_sum_cuda.cu", "test_adapt_fused_cuda", "job.stop > 0 ? 0.0 :", "job.stop > job.steps ? 0.0 :"),
+    ],
 }

@@ -1,0 +1,173 @@
+/* the inner loop of a small network in one kernel on CUDA: the results of the steps in double, with the query's loss
+ * and without; the same bits for any packing and any memory */
+#include "device_support.h"
+#include "fused_support.h"
+#include "linear/linear.h"
+#include "mlp/mlp_loop.h"
+
+static void test_shapes(void **state) {
+  (void)state;
+  need_cuda(1);
+  static const shape shapes[] = {
+    { 3, { 1, 10, 9, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0 },
+    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 0 },  /* more rows than a chunk has */
+    { 4, { 5, 7, 6, 9, 3 }, 5, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0, 0 },
+    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0, 0 },
+    { 2, { 2, 5, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2, 0 },
+    { 2, { 2, 5, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 7, 0, 1 },
+    { 2, { 2, 6, 1 }, 9, "sigmoid", 1, MICA_RATE_ONE, 1, 0, 9, 4, 1 },
+    /* too wide for 163 KB: u elsewhere; theta too */
+    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0 },
+    { 4, { 5, 128, 128, 128, 3 }, 5, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 2, 0, 0 },
+  };
+  mica_context *context;
+  OK(mica_context_create(NULL, &context));
+  for (int i = 0; i < MICA_COUNT(shapes); i++)
+    for (int fused = 0; fused < 2; fused++) {
+      const int wide = shapes[i].width[1] == 128;
+      tasks = i == 1 ? MANY : wide ? 2 : FEW;
+      check(context, &shapes[i], MICA_CUDA, fused, wide ? 3 : i % 2);
+    }
+  mica_context_destroy(context);
+}
+
+/* weights in slots: cotangents are summed by slot, on top of what is there; none of a slot of -1 */
+static void run_slots(mica_context *context, mica_program *p, const bench *b, int backend, double *d_params) {
+  static const int32_t slot[FEW] = { 1, 1, 0, -1, 2 };
+  const int64_t count = mica_program_param_count(p);
+  mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+  mica_executor *x;
+  micah_device *d;
+  typed t[8];
+  options.backend = backend, options.passes = b->passes, options.tasks = FEW;
+  options.rows = b->rows, options.longest = b->longest;
+  mica_value wants[32];
+  for (int i = 0; (wants[i] = mica_program_get_param(p, i)) >= 0; i++) options.n_wants = i + 1;
+  options.wants = wants;
+  OK(micah_context_device(context, backend, 0, &d));
+  OK(mica_executor_create(context, p, &options, &x));
+  set_sizes(x, b);
+  t[0] = to_type(d, b->param[0], 3 * count, MICA_F32), t[1] = to_type(d, d_params, 3 * count, MICA_F32);
+  OK(mica_executor_set_params(x, MICA_V, t[0].at, count, slot, 0));
+  OK(mica_executor_set_params(x, MICA_D, t[1].at, count, slot, MICA_ADD));
+  for (int i = 0; i < 4; i++) {
+    t[2 + i] = to_type(d, b->input[i][0], b->input_count[i], MICA_F32);
+    mica_wire wire = { .data = t[2 + i].at, .task_stride = -1 };
+    OK(mica_executor_set_value(x, mica_program_get_input(p, i), MICA_V, &wire));
+  }
+  for (int i = 0; i < 2; i++) {
+    t[6 + i] = to_type(d, b->output[i][1], b->output_count[i], MICA_F32);
+    mica_wire wire = { .data = t[6 + i].at, .task_stride = -1 };
+    OK(mica_executor_set_value(x, mica_program_get_output(p, i), MICA_D, &wire));
+  }
+  OK(mica_executor_run(x, b->passes, NULL));
+  for (int i = 0; i < 8; i++) from_type(d, &t[i]);
+  mica_executor_destroy(x);
+}
+
+static void test_slots(void **state) {
+  (void)state;
+  need_cuda(1);
+  mica_context *context;
+  OK(mica_context_create(NULL, &context));
+  for (int64_t last = 0; last < 3; last += 2) {  /* truncated: nothing of the starts */
+    const shape s = { 2, { 2, 6, 1 }, 7, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 3, last, 0 };
+    tasks = FEW;
+    mica_program *p = few_shot(context, &s);
+    bench b = bench_of(&s, p, 1, 1);
+    double *sums[2];
+    for (int i = 0; i < 2; i++) {
+      sums[i] = zeros_of(3 * mica_program_param_count(p));
+      for (int64_t k = 0; k < 3 * mica_program_param_count(p); k++) sums[i][k] = 1 + (double)(k % 3);
+      run_slots(context, p, &b, i ? MICA_CUDA : MICA_CPU, sums[i]);
+    }
+    for (int64_t k = 0; k < 3 * mica_program_param_count(p); k++) near(sums[1][k], sums[0][k], 2e-6, "sum", k);
+    free(sums[0]);
+    free(sums[1]);
+    bench_free(&b);
+    mica_program_destroy(p);
+  }
+  mica_context_destroy(context);
+}
+
+#ifdef MICA_HAVE_CUDA
+/* one network by hand, so that what lies where can be chosen; floats in one block, here and on the device */
+enum { B = 5, R = 11, QUERY = 9, STEPS = 5, LAYERS = 3, NUMBERS = 2 * 6 + 6 + 6 * 5 + 5 + 5 * 2 + 2 };
+enum { X = 0, Y = X + B * R * 2, QX = Y + B * R * 2, QY = QX + B * QUERY * 2, SEED = QY + B * QUERY * 2,
+       RATE = SEED + B * QUERY, LOSS_D = RATE + B, START = LOSS_D + B * STEPS, IN = START + B * NUMBERS,
+       LOSS = IN, QUERY_LOSS = LOSS + B * STEPS, OUT_BACK = QUERY_LOSS + B * QUERY, RATES = OUT_BACK + B * NUMBERS,
+       ALL = RATES + B * STEPS * MICAK_MLP_PARAMS };
+
+static mica_wire wire(float *at, int place, int64_t task, int64_t row) {
+  return (mica_wire){ .data = at + place, .task_stride = task, .stride = { row, 1 }, .dtype = MICA_F32 };
+}
+
+static micak_mlp_loop by_hand(float *at, int64_t stride) {
+  micak_mlp_loop m = { .layers = LAYERS, .act = MICA_ACT_TANH, .width = { 2, 6, 5, 2 }, .bias = { 1, 1, 1 }, .B = B,
+                       .R = R, .steps = STEPS, .stride = stride };
+  m.x = wire(at, X, R * 2, 2), m.y = wire(at, Y, R * 2, 2);
+  m.query = (micak_mlp_query){ .R = QUERY, .mean_out = 1, .x = wire(at, QX, QUERY * 2, 2),
+                               .y = wire(at, QY, QUERY * 2, 2), .loss = wire(at, QUERY_LOSS, QUERY, 1),
+                               .loss_d = wire(at, SEED, QUERY, 1) };
+  int begins = START;
+  for (int i = 0; i < 2 * LAYERS; i++) {
+    m.start[i] = wire(at, begins, NUMBERS, 1), m.rate[i] = wire(at, RATE, 1, 1);
+    begins += (int)(m.width[i / 2 + 1] * (i % 2 ? 1 : m.width[i / 2]));
+  }
+  m.loss = wire(at, LOSS, STEPS, 1), m.loss_d = wire(at, LOSS_D, STEPS, 1);
+  m.back = at + OUT_BACK, m.rate_back = at + RATES;
+  return m;
+}
+
+/* thetas in shared memory or not, rows in one chunk or several, blocks for all tasks or one, tasks together or alone,
+ * checkpoints: the same bits */
+static void test_bits(void **state) {
+  (void)state;
+  need_cuda(1);
+  static const struct { int32_t there, rows, blocks; int64_t stride, alone; } ways[] = {
+    { 2, 12, B, 1, 0 }, { 1, 12, B, 1, 0 }, { 0, 12, B, 1, 0 }, { 2, 8, B, 1, 0 }, { 1, 4, 2, 1, 0 },
+    { 2, 12, 1, 2, 0 }, { 0, 8, 1, 3, 0 },  { 2, 12, B, 1, 1 },
+  };
+  mica_context *context;
+  micah_device *d;
+  static float in[ALL], out[MICA_COUNT(ways)][ALL];
+  uint64_t random = 5;
+  for (int i = 0; i < IN; i++) in[i] = (float)uniform(&random);
+  for (int i = 0; i < B; i++) in[RATE + i] = 0.1f;
+  OK(mica_context_create(NULL, &context));
+  OK(micah_context_device(context, MICA_CUDA, 0, &d));
+  OK(d->ops->enter(d));
+  float *at = device_memory(d, sizeof in);
+  for (int i = 0; i < MICA_COUNT(ways); i++) {
+    micak_mlp_loop m = by_hand(at, ways[i].stride);
+    micak_mlp_cuda plan;
+    device_copy(d, at, in, sizeof in);
+    OK(micak_mlp_cuda_plan(&m, MICAK_MLP_BOTH, B, &plan));
+    if (i == 0) assert_true(plan.there == 2 && plan.rows == 12 && plan.threads == 64);
+    plan.there = ways[i].there, plan.rows = ways[i].rows, plan.blocks = ways[i].blocks;
+    const size_t bytes = (size_t)plan.scratch + B * 4 * (NUMBERS + 64) * sizeof(float);
+    void *scratch = device_memory(d, bytes);
+    for (int64_t first = 0; first < B; first += ways[i].alone ? 1 : B)
+      OK(micak_mlp_cuda_run(d->stream, &m, &plan, scratch, first, ways[i].alone ? 1 : B));
+    device_copy(d, out[i], at, sizeof in);
+    device_release(d, scratch, bytes);
+    for (int k = IN; k < ALL; k++)
+      if (out[i][k] != out[0][k] || !isfinite(out[i][k]))
+        fail_msg("way %d: number %d is %g, not %g", i, k - IN, (double)out[i][k], (double)out[0][k]);
+  }
+  device_release(d, at, sizeof in);
+  mica_context_destroy(context);
+}
+#else
+static void test_bits(void **state) {
+  (void)state;
+  need_cuda(1);
+}
+#endif
+
+int main(void) {
+  const struct CMUnitTest tests[] = { cmocka_unit_test(test_shapes), cmocka_unit_test(test_slots),
+                                      cmocka_unit_test(test_bits) };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
