@@ -173,7 +173,8 @@ FORMS = {
     "torch_compile": lambda *args: build_torch(*args, form="compile"),
     "jax_loop": build_jax,
 }
-NETS = {"w2": ("model.blocks=3", "model.pad=0"), "conv4": ("model.blocks=4", "model.pad=1")}
+# seed 1 draws four tasks where a near tie of a pooling is decided by rounding in four layers
+NETS = {"w2": ("model.blocks=3", "model.pad=0"), "conv4": ("model.blocks=4", "model.pad=1", "seed=3")}
 WORKLOADS = [
     # five steps through relu, pooling and small batches: rounding that turns one of them shows in the third digit
     Job(f"omniglot_{net}_{tasks}", "docs/recipes/maml_omniglot.yaml", FORMS, exact,
