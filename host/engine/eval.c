@@ -98,7 +98,8 @@ static mica_status open_work(const mica_evaluate_options *o, work *w) {
   status = choose_predictors(&w->tasks, o->exact, e);
   int classes = w->tasks.fields[w->tasks.target].dtype == MICA_I32;
   if (status >= 0)
-    status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS | (classes ? MICAH_OUT_PREDICTION : 0), &w->graph);
+    status = micah_job_graph(w->job, &w->tasks, MICAH_EVALUATE | MICAH_OUT_LOSS | (classes ? MICAH_OUT_PREDICTION : 0),
+                             &w->graph);
   if (status >= 0)
     status =
         micah_runner_create(w->job, &w->tasks, &w->graph, w->job->backend, 0, MICA_F32, MICA_PASS_FORWARD, w->chunk,

@@ -13,11 +13,54 @@ static mica_status blame(const micah_job *job, const char *section_name, mica_st
   return micah_config_blame(section, NULL, status);
 }
 
+static const char average[] = MICAH_AVERAGE_PREFIX;
+
+mica_value micah_graph_average(const micah_graph *graph, int32_t index, mica_value *next) {
+  const char *name;
+  for (int32_t i = 0; (name = mica_program_output_name(graph->program, i)); i++) {
+    if (strncmp(name, average, sizeof average - 1) || index-- > 0) continue;
+    *next = mica_program_get_output(graph->program, i);
+    return mica_program_find(graph->program, name + sizeof average - 1);
+  }
+  return -1;
+}
+
+/* rows of loss with their values, and beside their gradient that of <parameter, next value>: its mean over the rows */
+static mica_status add_averages(const micah_tasks *tasks, micah_graph *g) {
+  mica_program *p = g->program;
+  mica_value sum = -1, next, param;
+  int64_t one = 1;
+  for (int32_t i = 0; (param = micah_graph_average(g, i, &next)) >= 0; i++) {
+    mica_value_info a, b;
+    mica_status status = mica_program_info(p, param, &a);
+    if (status >= 0) status = mica_program_info(p, next, &b);
+    if (status < 0) return status;
+    if (a.count != b.count || b.axis >= 0)
+      return mica_error(MICA_ERR_SHAPE, "the next value of parameter '%s' does not have its shape", a.name);
+    char path[200];
+    snprintf(path, sizeof path, MICAH_AVERAGE_PREFIX "%.180s", a.name);
+    next = micah_inner_op(p, path, "stop", NULL, mica_program_reshape(p, next, 1, &b.count), -1);
+    next = micah_inner_op(p, path, "mul", NULL, mica_program_reshape(p, param, 1, &a.count), next);
+    next = mica_program_reshape(p, micah_inner_op(p, path, "sum", "axis=all", next, -1), 1, &one);
+    sum = sum < 0 ? next : micah_inner_op(p, path, "add", NULL, sum, next);
+    if (sum < 0) return sum;
+  }
+  if (sum < 0) return MICA_OK;
+  if (tasks->weight >= 0)
+    return mica_error(MICA_ERR_UNSUPPORTED, "running averages are means over rows of equal weight; family %s weights "
+                      "its rows", tasks->family->name);
+  mica_value same = micah_inner_op(p, "average.stop", "stop", NULL, sum, -1);
+  sum = micah_inner_op(p, "average", "sub", NULL, sum, same);
+  g->loss = micah_inner_op(p, "average.loss", "add", NULL, g->loss, sum);
+  return g->loss < 0 ? g->loss : MICA_OK;
+}
+
 mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int32_t outputs, micah_graph *out) {
   memset(out, 0, sizeof *out);
   mica_status status = mica_program_create(job->context, job->model->name, &out->program);
   if (status < 0) return status;
   mica_program *p = out->program;
+  mica_program_set_phase(p, outputs & MICAH_EVALUATE ? MICA_PHASE_EVALUATE : MICA_PHASE_TRAIN);
   for (int32_t a = 0; a < tasks->n_axes; a++) out->axis[a] = mica_program_axis(p, tasks->axis_name[a], MICA_NO_AXIS);
   for (int32_t i = 0; i < tasks->n_fields; i++) {
     const mica_field *f = &tasks->fields[i];
@@ -42,6 +85,7 @@ mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int3
                                  tasks->weight < 0 ? -1 : out->input[tasks->weight]);
     if (out->loss < 0) status = out->loss;
   }
+  if (status >= 0 && (outputs & MICAH_AVERAGES)) status = add_averages(tasks, out);
   if (status >= 0 && (outputs & MICAH_OUT_PREDICTION)) {
     /* predictions of classes are given as probabilities */
     if (tasks->fields[tasks->target].dtype == MICA_I32)

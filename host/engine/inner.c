@@ -88,12 +88,13 @@ mica_status micah_inner_fill(micah_section *root, micah_inner_settings *out) {
 /* ---- the graph ---- */
 
 /* a program of the model and its loss over the query's fields; `mean`: one number a task, else rows */
-static mica_status make_model(const micah_job *job, const micah_tasks *t, int mean, mica_program **out) {
+static mica_status make_model(const micah_job *job, const micah_tasks *t, int mean, int32_t phase, mica_program **out) {
   mica_program *p;
   mica_value inputs[MICAH_MAX_FIELDS];
   mica_status status = mica_program_create(job->context, mean ? "inner" : "outer", &p);
   if (status < 0) return status;
   *out = p;
+  mica_program_set_phase(p, mean ? MICA_PHASE_STEP : phase);
   int32_t axes[MICAH_MAX_AXES];
   for (int32_t a = 0; a < t->n_axes; a++) axes[a] = -2;
   for (int32_t i = 0; i < t->n_fields; i++) {
@@ -182,6 +183,17 @@ static mica_status bind_params(builder *b) {
     for (int32_t k = 0; k < b->step->n_trained; k++)
       if (b->step->trained[k] == v) b->init[k] = made;
   }
+  /* those that the steps do not know: running statistics */
+  for (int32_t i = 0; (v = mica_program_get_param(b->outer, i)) >= 0; i++) {
+    mica_status status = mica_program_info(b->outer, v, &info);
+    if (status < 0) return status;
+    if (mica_program_find(b->inner, info.name) >= 0) continue;
+    if (b->n_outside >= MOST_BINDS)
+      return mica_error(MICA_ERR_UNSUPPORTED, "inner: a model of more than %d parameters", (int)MOST_BINDS / 3);
+    mica_value made = mica_program_param(b->g->program, info.name, info.rank, info.shape, info.init, info.decay);
+    if (made < 0) return made;
+    b->outside[b->n_outside++] = (mica_bind){ info.name, made };
+  }
   return MICA_OK;
 }
 
@@ -227,7 +239,8 @@ static mica_status bind_settings(builder *b) {
   return status;
 }
 
-static mica_value op(mica_program *p, const char *path, const char *name, const char *set, mica_value a, mica_value b) {
+mica_value micah_inner_op(mica_program *p, const char *path, const char *name, const char *set, mica_value a,
+                          mica_value b) {
   mica_bind binds[] = { { b < 0 ? "x" : "a", a }, { "b", b } };
   return mica_program_op(p, path, name, set, b < 0 ? 1 : 2, binds);
 }
@@ -235,16 +248,16 @@ static mica_value op(mica_program *p, const char *path, const char *name, const 
 /* sum (-1: none yet) + |a - b|^2 */
 static mica_value add_distance(mica_program *p, const char *path, mica_value a, mica_value b, mica_value sum) {
   int64_t one = 1;
-  mica_value square = op(p, path, "square", NULL, op(p, path, "sub", NULL, a, b), -1);
-  mica_value part = mica_program_reshape(p, op(p, path, "sum", "axis=all", square, -1), 0, &one);
-  return part < 0 || sum < 0 ? part : op(p, path, "add", NULL, sum, part);
+  mica_value square = micah_inner_op(p, path, "square", NULL, micah_inner_op(p, path, "sub", NULL, a, b), -1);
+  mica_value part = mica_program_reshape(p, micah_inner_op(p, path, "sum", "axis=all", square, -1), 0, &one);
+  return part < 0 || sum < 0 ? part : micah_inner_op(p, path, "add", NULL, sum, part);
 }
 
 /* rows with their own values, and with the gradient of half of `sum` in each */
 static mica_value gradient_of(mica_program *p, const char *path, mica_value sum, mica_value rows) {
-  sum = op(p, path, "scale", "alpha=0.5", sum, -1);
-  mica_value nothing = op(p, path, "sub", NULL, sum, op(p, path, "stop", NULL, sum, -1));
-  return op(p, path, "add", NULL, op(p, path, "stop", NULL, rows, -1), nothing);
+  sum = micah_inner_op(p, path, "scale", "alpha=0.5", sum, -1);
+  mica_value nothing = micah_inner_op(p, path, "sub", NULL, sum, micah_inner_op(p, path, "stop", NULL, sum, -1));
+  return micah_inner_op(p, path, "add", NULL, micah_inner_op(p, path, "stop", NULL, rows, -1), nothing);
 }
 
 /* rows whose sum, over the tasks' rows, has Reptile's direction as its gradient and the query's loss as its value: half
@@ -261,7 +274,7 @@ static mica_value reptile(builder *b, mica_value adapted, mica_value rows) {
     snprintf(path, sizeof path, "reptile.%s", info.name);
     mica_value start = mica_program_reshape(p, b->init[i], 1, &info.count);
     mica_value end = mica_program_reshape(p, mica_program_port(p, adapted, port), 1, &info.count);
-    if ((sum = add_distance(p, path, start, op(p, path, "stop", NULL, end, -1), sum)) < 0) return sum;
+    if ((sum = add_distance(p, path, start, micah_inner_op(p, path, "stop", NULL, end, -1), sum)) < 0) return sum;
   }
   return gradient_of(p, "reptile", sum, rows);
 }
@@ -292,7 +305,7 @@ static mica_value bootstrapped(builder *b, const mica_adapt_options *options, mi
     snprintf(path, sizeof path, "target.%s", info.name);
     mica_value here = mica_program_reshape(p, mica_program_port(p, adapted, port), 1, &info.count);
     mica_value there = mica_program_reshape(p, mica_program_port(p, target, port), 1, &info.count);
-    if ((sum = add_distance(p, path, here, op(p, path, "stop", NULL, there, -1), sum)) < 0) return sum;
+    if ((sum = add_distance(p, path, here, micah_inner_op(p, path, "stop", NULL, there, -1), sum)) < 0) return sum;
   }
   return target < 0 ? target : gradient_of(p, "target", sum, rows);
 }
@@ -303,8 +316,8 @@ static mica_status build_all(builder *b) {
   static const int32_t methods[] = { MICA_ADAPT_UNROLLED, MICA_ADAPT_UNROLLED, MICA_ADAPT_UNROLLED,
                                      MICA_ADAPT_TRUNCATED, MICA_ADAPT_IMPLICIT, MICA_ADAPT_FORWARD,
                                      MICA_ADAPT_UNROLLED, MICA_ADAPT_ZERO_ORDER };
-  mica_status status = make_model(b->job, b->t, 1, &b->inner);
-  if (status >= 0) status = make_model(b->job, b->t, 0, &b->outer);
+  mica_status status = make_model(b->job, b->t, 1, 0, &b->inner);
+  if (status >= 0) status = make_model(b->job, b->t, 0, mica_program_get_phase(b->g->program), &b->outer);
   if (status < 0) return status;
   mica_step_options step = MICA_STEP_OPTIONS_INIT;
   step.update = updates[s->update], step.trained = s->trained, step.rates = (int32_t)s->rates;
@@ -336,6 +349,11 @@ static mica_status build_all(builder *b) {
   if (result < 0) return result;
   b->g->prediction = mica_program_port(p, result, "prediction");
   b->g->loss = mica_program_port(p, result, "loss");
+  const char *name;
+  for (int32_t i = 0; (name = mica_program_output_name(b->outer, i)); i++) {
+    if (strncmp(name, MICAH_AVERAGE_PREFIX, strlen(MICAH_AVERAGE_PREFIX))) continue;
+    if ((status = mica_program_output(p, name, mica_program_port(p, result, name))) < 0) return status;
+  }
   if (s->method == MICAH_INNER_REPTILE) b->g->loss = reptile(b, adapted, b->g->loss);
   if (s->method == MICAH_INNER_BOOTSTRAPPED) b->g->loss = bootstrapped(b, &adapt, adapted, b->g->loss);
   return b->g->loss < 0 ? b->g->loss : b->g->prediction < 0 ? b->g->prediction : MICA_OK;

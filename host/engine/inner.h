@@ -7,6 +7,7 @@
 
 #include "host/io/config.h"
 #include "host/engine/tasks.h"
+#include "mica/program.h"
 
 enum {
   MICAH_INNER_UNROLLED, MICAH_INNER_FIRST_ORDER, MICAH_INNER_REPTILE, MICAH_INNER_TRUNCATED, MICAH_INNER_IMPLICIT,
@@ -26,6 +27,10 @@ mica_status micah_inner_fill(micah_section *root, micah_inner_settings *out);
 
 /* meta-parameters beside the initial weights have names that begin with this */
 #define MICAH_INNER_PREFIX "inner."
+
+/* y of an operation on x, or on a and b */
+mica_value  micah_inner_op(mica_program *program, const char *path, const char *name, const char *set, mica_value a,
+                           mica_value b);
 
 struct micah_job;
 struct micah_graph;

@@ -36,7 +36,10 @@ typedef struct micah_graph {
   int32_t       axis[MICAH_MAX_AXES];
   int64_t       params;              /* numbers in the parameter block */
 } micah_graph;
-enum { MICAH_OUT_LOSS = 1, MICAH_OUT_PREDICTION = 2 }; /* predictions of classes: probabilities */
+/* predictions of classes: probabilities; AVERAGES: the gradient of a parameter that follows an average is its next value;
+ * EVALUATE: built for evaluation, else for training */
+#define MICAH_AVERAGE_PREFIX "average."
+enum { MICAH_OUT_LOSS = 1, MICAH_OUT_PREDICTION = 2, MICAH_AVERAGES = 4, MICAH_EVALUATE = 8 };
 mica_status micah_job_graph(const micah_job *job, const micah_tasks *tasks, int32_t outputs, micah_graph *out);
 void        micah_graph_destroy(micah_graph *graph);
 
@@ -53,6 +56,9 @@ mica_status micah_graph_bind_loss(mica_executor *executor, const micah_graph *gr
 
 /* initial parameters of the configuration's seed into a block of `dtype` */
 mica_status micah_graph_init(const micah_job *job, const micah_graph *graph, int dtype, void *params);
+
+/* n-th output that is the next value of a parameter; its parameter, -1 past the end */
+mica_value  micah_graph_average(const micah_graph *graph, int32_t index, mica_value *next);
 
 /* n-th parameter: its description; MICA_ERR_NOT_FOUND past the end */
 int32_t     micah_graph_n_params(const micah_graph *graph);

@@ -28,6 +28,72 @@ static mica_status make_runs(const micah_graph *graph, micak_stretch *runs, int6
   return MICA_OK;
 }
 
+/* ---- parameters that follow averages ---- */
+
+static mica_status make_averages(micah_optimizer *o, const micah_graph *graph) {
+  const mica_context *c = o->job->context;
+  mica_value next, param;
+  while (micah_graph_average(graph, (int32_t)o->n_averages, &next) >= 0) o->n_averages++;
+  o->averages = micah_alloc(c, (size_t)(o->n_averages + 1) * sizeof *o->averages, "averaged parameters");
+  if (!o->averages) return MICA_ERR_MEMORY;
+  for (int32_t i = 0; (param = micah_graph_average(graph, i, &next)) >= 0; i++) {
+    mica_value_info info;
+    mica_status status = mica_program_info(graph->program, param, &info);
+    if (status < 0) return status;
+    o->averages[i] = (micak_stretch){ info.offset, info.count, 0 };
+    o->n_followed += info.count;
+  }
+  if (!(o->followed = micah_alloc(c, (size_t)(2 * o->n_followed + 1) * sizeof(float), "averages"))) return MICA_ERR_MEMORY;
+  memset(o->followed, 0, (size_t)(2 * o->n_followed + 1) * sizeof(float));
+  return MICA_OK;
+}
+
+/* the next values out of the gradient, which is zero then */
+static mica_status take_averages(micah_optimizer *o, float *const *gradient, double scale) {
+  mica_status status = MICA_OK;
+  float *next = o->followed;
+  const float *zero = o->followed + o->n_followed;
+  for (int64_t i = 0; status >= 0 && i < o->n_averages; next += o->averages[i++].count) {
+    const micak_stretch *s = &o->averages[i];
+    size_t bytes = (size_t)s->count * sizeof(float);
+    if (!o->n_copies) {
+      memcpy(next, gradient[0] + s->first, bytes);
+      memset(gradient[0] + s->first, 0, bytes);
+    }
+    for (int32_t k = 0; status >= 0 && k < o->n_copies; k++) {
+      micah_optimizer_copy *c = &o->copies[k];
+      if (k == 0) status = c->device->ops->copy(c->device, c->stream, next, gradient[0] + s->first, bytes);
+      if (status >= 0) status = c->device->ops->copy(c->device, c->stream, gradient[k] + s->first, zero, bytes);
+    }
+  }
+  if (status >= 0 && o->n_copies && o->n_averages)
+    status = o->copies[0].device->ops->stream_sync(o->copies[0].device, o->copies[0].stream);
+  for (int64_t i = 0; status >= 0 && i < o->n_followed; i++) {
+    o->followed[i] = (float)(scale * (double)o->followed[i]);
+    if (!isfinite(o->followed[i]))
+      status = mica_error(MICA_ERR_NUMERIC, "a running average is %g though every loss is finite", (double)o->followed[i]);
+  }
+  return status;
+}
+
+static mica_status put_averages(micah_optimizer *o) {
+  mica_status status = MICA_OK;
+  const float *next = o->followed;
+  for (int64_t i = 0; i < o->n_averages; next += o->averages[i++].count) {
+    const micak_stretch *s = &o->averages[i];
+    size_t bytes = (size_t)s->count * sizeof(float);
+    memcpy(o->params + s->first, next, bytes);
+    for (int32_t k = 0; status >= 0 && k < o->n_copies; k++) {
+      micah_optimizer_copy *c = &o->copies[k];
+      status = c->device->ops->copy(c->device, c->stream, c->params + s->first, next, bytes);
+    }
+  }
+  /* `followed` is written again by the next step */
+  for (int32_t k = 0; status >= 0 && o->n_averages && k < o->n_copies; k++)
+    status = o->copies[k].device->ops->stream_sync(o->copies[k].device, o->copies[k].stream);
+  return status;
+}
+
 /* ---- GPUs ---- */
 
 static size_t block_bytes(const micah_optimizer *o) { return (size_t)o->count * sizeof(float); }
@@ -108,6 +174,7 @@ mica_status micah_optimizer_create(const micah_job *job, const micah_graph *grap
     status = make_runs(graph, o->runs, &runs);
   }
   if (status >= 0) status = micah_graph_init(job, graph, MICA_F32, o->params);
+  if (status >= 0) status = make_averages(o, graph);
   for (int32_t i = 0; status >= 0 && job->backend == MICA_CUDA && i < job->settings.devices; i++)
     status = make_copy(o, i);
   if (status >= 0) status = micah_optimizer_send(o);
@@ -129,6 +196,8 @@ void micah_optimizer_destroy(micah_optimizer *o) {
   micah_free(c, o->v, bytes);
   micah_free(c, o->sums, (size_t)o->n_sums * sizeof *o->sums);
   micah_free(c, o->runs, (size_t)o->n_runs * sizeof *o->runs);
+  micah_free(c, o->averages, (size_t)(o->n_averages + 1) * sizeof *o->averages);
+  micah_free(c, o->followed, (size_t)(2 * o->n_followed + 1) * sizeof(float));
   micah_free(c, o, sizeof *o);
 }
 
@@ -203,15 +272,18 @@ mica_status micah_optimizer_step(micah_optimizer *o, float *const *gradient, dou
   const mica_threads *threads = mica_context_get_threads(o->job->context);
   update u = { o, gradient[0], { micah_learning_rate(s, step), s->beta1, s->beta2, s->eps, 0, scale, step + 1 },
                s->weight_decay, mica_context_get_isa(o->job->context) };
+  mica_status status = take_averages(o, gradient, scale);
+  if (status < 0) return status;
   if (o->n_copies) {
     u.settings.decay = u.decay;
-    return step_on_cuda(o, gradient, &u.settings, s->clip, norm);
+    status = step_on_cuda(o, gradient, &u.settings, s->clip, norm);
+    return status < 0 ? status : put_averages(o);
   }
   threads->parallel_for(threads->user, (o->count + PIECE - 1) / PIECE, norm_piece, &u);
   *norm = scale * sqrt(micak_norm2_tree(o->sums, o->n_sums));
-  mica_status status = check_norm(*norm);
+  status = check_norm(*norm);
   if (status < 0) return status;
   if (s->clip > 0 && *norm > s->clip) u.settings.scale *= s->clip / *norm;
   threads->parallel_for(threads->user, o->n_runs, step_run, &u);
-  return MICA_OK;
+  return put_averages(o);
 }

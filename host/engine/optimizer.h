@@ -24,6 +24,9 @@ typedef struct micah_optimizer {
   int64_t  n_sums;
   micak_stretch *runs;               /* stretches of one parameter group */
   int64_t  n_runs;
+  micak_stretch *averages;           /* parameters whose gradient is their next value */
+  int64_t  n_averages, n_followed;   /* stretches; numbers in all of them */
+  float   *followed;                 /* (2, n_followed) next values; zeros */
   micah_optimizer_copy copies[MICAH_MAX_DEVICES]; /* of the job's GPUs */
   int32_t  n_copies;                 /* 0: on the CPU */
 } micah_optimizer;
@@ -38,7 +41,8 @@ float      *micah_optimizer_params(const micah_optimizer *optimizer, int32_t pla
 mica_status micah_optimizer_fetch(micah_optimizer *optimizer);
 mica_status micah_optimizer_send(micah_optimizer *optimizer);
 
-/* one update with the gradient scale x gradient[place], the same on every device; step counts from 0. *norm: of the
+/* parameters that follow averages take the gradient as it is; it is set to zero and has no part in the norm. one update
+ * with the gradient scale x gradient[place], the same on every device; step counts from 0. *norm: of the
  * scaled gradient before clipping. MICA_ERR_NUMERIC, and nothing changed, when the norm is not finite. */
 mica_status micah_optimizer_step(micah_optimizer *optimizer, float *const *gradient, double scale, int64_t step,
                                  double *norm);

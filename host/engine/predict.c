@@ -126,7 +126,8 @@ static mica_status open_work(const mica_predict_options *o, work *w) {
   if (!w->job->family->encode)
     return mica_error(MICA_ERR_UNSUPPORTED, "family %s cannot take a user's own data", w->job->family->name);
   status = read_input(w, o->input);
-  if (status >= 0) status = micah_job_graph(w->job, &w->tasks, MICAH_OUT_LOSS | MICAH_OUT_PREDICTION, &w->graph);
+  const int32_t outputs = MICAH_EVALUATE | MICAH_OUT_LOSS | MICAH_OUT_PREDICTION;
+  if (status >= 0) status = micah_job_graph(w->job, &w->tasks, outputs, &w->graph);
   if (status >= 0)
     status = micah_runner_create(w->job, &w->tasks, &w->graph, w->job->backend, 0, MICA_F32, MICA_PASS_FORWARD, 1,
                                  &w->runner);

@@ -161,7 +161,7 @@ mica_status mica_trainer_create(const mica_source *source, int32_t resume, mica_
   t->grains = (s->batch + s->grain - 1) / s->grain;
   status = micah_job_tasks(job, MICA_SPLIT_TRAIN, &t->tasks);
   if (status >= 0) status = find_exact(t);
-  if (status >= 0) status = micah_job_graph(job, &t->tasks, MICAH_OUT_LOSS, &t->graph);
+  if (status >= 0) status = micah_job_graph(job, &t->tasks, MICAH_OUT_LOSS | MICAH_AVERAGES, &t->graph);
   if (status >= 0) status = make_parts(t);
   if (status >= 0) status = micah_optimizer_create(job, &t->graph, &t->optimizer);
   if (status >= 0) status = allocate(t);

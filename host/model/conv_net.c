@@ -34,10 +34,18 @@ mica_status micah_conv_params_make(mica_program *p, const micah_conv_config *c, 
     out->weight[i] = mica_program_param(p, name, 4, shape, uniform, 1);
     out->bias[i] = micah_model_param(p, zero, c->channels, 0, "blocks.%d.conv.bias", (int)i);
     out->gain[i] = out->shift[i] = -1;
-    if (c->norm == 0) {
+    for (int k = 0; k < 2; k++) out->running[k][i] = out->seen[k][i] = -1;
+    out->n_seen = 0;
+    if (c->norm != MICAH_NORM_NONE) {
       out->gain[i] = micah_model_param(p, one, c->channels, 0, "blocks.%d.norm.weight", (int)i);
       out->shift[i] = micah_model_param(p, zero, c->channels, 0, "blocks.%d.norm.bias", (int)i);
       if (out->shift[i] < 0) return out->shift[i];
+    }
+    /* steps of an inner loop know nothing of them */
+    for (int k = 0; k < 2 && c->norm == MICAH_NORM_RUNNING && mica_program_get_phase(p) != MICA_PHASE_STEP; k++) {
+      out->running[k][i] = micah_model_param(p, k ? one : zero, c->channels, 0, "blocks.%d.norm.running_%s", (int)i,
+                                             k ? "var" : "mean");
+      if (out->running[k][i] < 0) return out->running[k][i];
     }
     if (out->weight[i] < 0 || out->bias[i] < 0) return out->weight[i] < 0 ? out->weight[i] : out->bias[i];
     channels = c->channels;
@@ -45,13 +53,86 @@ mica_status micah_conv_params_make(mica_program *p, const micah_conv_config *c, 
   return MICA_OK;
 }
 
-mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const micah_conv_params *params,
+static const double eps = 1e-5;      /* batch_norm's own */
+
+static mica_value op(mica_program *p, const char *path, const char *name, const char *set, mica_value a, mica_value b) {
+  mica_bind binds[] = { { b < 0 ? "x" : "a", a }, { "b", b } };
+  return mica_program_op(p, path, name, set, b < 0 ? 1 : 2, binds);
+}
+
+/* mean over rows and pixels, (C): x rows of (P,C) */
+static mica_value mean_of(mica_program *p, const char *path, mica_value x, const int64_t pixels[2]) {
+  int64_t all = pixels[0] * pixels[1];
+  mica_value rows = op(p, path, "mean", "axis=row", mica_program_reshape(p, x, 1, &all), -1);
+  rows = op(p, path, "mean", "axis=row", mica_program_reshape(p, rows, 2, pixels), -1);
+  return mica_program_reshape(p, rows, 1, &pixels[1]);
+}
+
+/* mean and variance (biased, as those that normalise) of a block's convolution, added to what was seen */
+static mica_status observe(mica_program *p, micah_conv_params *params, const char *path, int64_t i, mica_value x,
+                           const int64_t pixels[2]) {
+  char name[160];
+  snprintf(name, sizeof name, "%s.statistics", path);
+  mica_value flat = mica_program_reshape(p, x, 1, (int64_t[]){ pixels[0] * pixels[1] });
+  mica_value mean = mean_of(p, name, flat, pixels);
+  mica_value square = mean_of(p, name, op(p, name, "square", NULL, flat, -1), pixels);
+  mica_value var = op(p, name, "sub", NULL, square, op(p, name, "square", NULL, mean, -1));
+  mica_value now[] = { mean, op(p, name, "relu", NULL, var, -1) };
+  for (int k = 0; k < 2; k++) {
+    mica_value before = params->seen[k][i];
+    params->seen[k][i] = before < 0 ? now[k] : op(p, name, "add", NULL, before, now[k]);
+    if (params->seen[k][i] < 0) return params->seen[k][i];
+  }
+  return MICA_OK;
+}
+
+/* a convolution and its normalisation by given statistics are another convolution: weights times gain / deviation */
+static mica_status fold(mica_program *p, const micah_conv_config *c, const micah_conv_params *params, const char *path,
+                        int64_t i, mica_value *w, mica_value *b) {
+  char name[160], set[48];
+  mica_value_info info;
+  mica_status status = mica_program_info(p, *w, &info);
+  if (status < 0) return status;
+  snprintf(name, sizeof name, "%sblocks.%d.fold", path, (int)i);
+  snprintf(set, sizeof set, "beta=%.17g", eps);
+  int64_t column[] = { c->channels, 1 }, flat[] = { c->channels, info.count / c->channels };
+  mica_value deviation = op(p, name, "sqrt", NULL, op(p, name, "scale", set, params->running[1][i], -1), -1);
+  mica_value factor = op(p, name, "div", NULL, params->gain[i], deviation);
+  mica_value away = op(p, name, "sub", NULL, *b, params->running[0][i]);
+  *b = op(p, name, "add", NULL, op(p, name, "mul", NULL, away, factor), params->shift[i]);
+  *w = op(p, name, "mul", NULL, mica_program_reshape(p, *w, 2, flat), mica_program_reshape(p, factor, 2, column));
+  *w = mica_program_reshape(p, *w, 4, info.shape);
+  return *w < 0 ? *w : *b < 0 ? *b : MICA_OK;
+}
+
+mica_status micah_conv_follow(mica_program *p, const micah_conv_config *c, const micah_conv_params *params) {
+  char part[64], keep[64], name[160];
+  if (!params->n_seen) return MICA_OK;
+  snprintf(part, sizeof part, "alpha=%.17g", c->momentum / params->n_seen);
+  snprintf(keep, sizeof keep, "alpha=%.17g", 1 - c->momentum);
+  for (int64_t i = 0; i < c->blocks; i++)
+    for (int k = 0; k < 2; k++) {
+      snprintf(name, sizeof name, "average.blocks.%d.norm.running_%s", (int)i, k ? "var" : "mean");
+      mica_value old = op(p, name, "scale", keep, params->running[k][i], -1);
+      mica_value next = op(p, name, "add", NULL, op(p, name, "scale", part, params->seen[k][i], -1), old);
+      mica_status status = mica_program_output(p, name, next);
+      if (status < 0) return status;
+    }
+  return MICA_OK;
+}
+
+mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, micah_conv_params *params,
                             const char *path, mica_value x) {
   mica_value_info info;
   char name[128], settings[32];
   snprintf(settings, sizeof settings, "pad=%lld", (long long)c->pad);
+  int running = c->norm == MICAH_NORM_RUNNING, phase = mica_program_get_phase(p);
+  int given = running && phase == MICA_PHASE_EVALUATE;
   for (int64_t i = 0; i < c->blocks; i++) {
-    mica_bind conv[] = { { "x", x }, { "w", params->weight[i] }, { "b", params->bias[i] } };
+    mica_value w = params->weight[i], b = params->bias[i];
+    mica_status folded = given ? fold(p, c, params, path, i, &w, &b) : MICA_OK;
+    if (folded < 0) return folded;
+    mica_bind conv[] = { { "x", x }, { "w", w }, { "b", b } };
     snprintf(name, sizeof name, "%sblocks.%d.conv", path, (int)i);
     x = mica_program_op(p, name, "conv2d", settings, 3, conv);
     mica_status status = x < 0 ? x : mica_program_info(p, x, &info);
@@ -60,9 +141,11 @@ mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const m
       return mica_error(MICA_ERR_SHAPE, "model: block %d sees images of %lld x %lld, expected at least %d x %d; take "
                         "fewer blocks", (int)i, (long long)info.shape[0], (long long)info.shape[1], (int)POOL,
                         (int)POOL);
-    if (c->norm == 0) {
+    if (c->norm != MICAH_NORM_NONE && !given) {
+      int64_t pixels[] = { info.shape[0] * info.shape[1], info.shape[2] };
       mica_bind norm[] = { { "x", x }, { "w", params->gain[i] }, { "b", params->shift[i] } };
       snprintf(name, sizeof name, "%sblocks.%d.norm", path, (int)i);
+      if (running && phase == MICA_PHASE_TRAIN && (status = observe(p, params, name, i, x, pixels)) < 0) return status;
       x = mica_program_op(p, name, "batch_norm_pool", "size=2 act=relu", 3, norm);
       if (x < 0) return x;
       continue;
@@ -79,6 +162,7 @@ mica_value micah_conv_embed(mica_program *p, const micah_conv_config *c, const m
     if (x < 0) return x;
   }
   mica_status status = mica_program_info(p, x, &info);
+  params->n_seen += running && phase == MICA_PHASE_TRAIN && c->blocks > 0;
   return status < 0 ? status : mica_program_reshape(p, x, 1, &info.count);
 }
 
@@ -98,6 +182,7 @@ mica_status micah_conv_episode(mica_program *p, const char *model, const micah_c
   out->support = micah_conv_embed(p, c, &params, "support.", inputs[support]);
   out->query = micah_conv_embed(p, c, &params, "query.", inputs[query]);
   out->label = inputs[label];
+  if ((status = micah_conv_follow(p, c, &params)) < 0) return status;
   return out->support < 0 ? out->support : out->query < 0 ? out->query : MICA_OK;
 }
 
@@ -118,6 +203,7 @@ static mica_value build(mica_program *p, const void *settings, const mica_field 
   if (status < 0) return status;
   mica_value x = micah_conv_embed(p, &c->conv, &params, "", inputs[at]);
   mica_value_info info;
+  if ((status = micah_conv_follow(p, &c->conv, &params)) < 0) return status;
   if (x < 0 || (status = mica_program_info(p, x, &info)) < 0) return x < 0 ? x : status;
   mica_init uniform = { MICA_INIT_UNIFORM, c->conv.init / sqrt((double)info.count) }, zero = { MICA_INIT_ZERO, 0 };
   mica_bind binds[] = { { "x", x }, { "w", micah_model_param(p, uniform, outputs, info.count, "head.weight") },

@@ -50,6 +50,17 @@ void mica_program_destroy(mica_program *program) {
   micah_region_free(&region);
 }
 
+mica_status mica_program_set_phase(mica_program *program, int32_t phase) {
+  mica_status status = micah_open(program);
+  if (status < 0) return status;
+  if (phase < MICA_PHASE_STEP || phase > MICA_PHASE_EVALUATE)
+    return micah_fail(program, MICA_ERR_INVALID, "%d is no phase", phase);
+  program->phase = phase;
+  return MICA_OK;
+}
+
+int32_t mica_program_get_phase(const mica_program *program) { return program ? program->phase : MICA_PHASE_STEP; }
+
 int32_t mica_program_axis(mica_program *program, const char *name, int32_t parent) {
   mica_status status = micah_open(program);
   if (status < 0) return status;

@@ -75,7 +75,7 @@ struct mica_program {
   char         *name;
   mica_status   status;        /* first failure */
   char          message[1024];
-  int32_t       sealed;
+  int32_t       sealed, phase;
   int32_t       level;         /* of the entries that are being appended */
   micah_axis   *axes;
   micah_value  *values;

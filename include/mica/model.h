@@ -20,9 +20,12 @@ typedef struct mica_model {
    * range) or the numbers of a target row. longest: most rows of a task, for learned positions. */
   mica_value (*build)(mica_program *program, const void *config, const mica_field *fields, const mica_value *inputs,
                       int32_t n, int64_t longest, int64_t outputs);
+  /* a parameter NAME that follows an average in place of a gradient (running statistics): built for MICA_PHASE_TRAIN, the
+   * program has an output average.NAME of NAME's shape, its next value by each task; training takes the mean over
+   * the target's rows of all tasks. */
   /* rows of its own that the model puts in front of every sequence; NULL or 0: none. build then finds, with the first
-   * input NAME of axis A, fields of role PLACE, indices for `gather`: NAME.row over axis A+, which has so many rows more, the row
-   * of A or -1; NAME.ahead over A+, the row of the model's own or -1; NAME.back over A, its row in A+. */
+   * input NAME of axis A, fields of role PLACE, indices for `gather`: NAME.row over axis A+, which has so many rows
+   * more, the row of A or -1; NAME.ahead over A+, the row of the model's own or -1; NAME.back over A, its row in A+. */
   int64_t   (*ahead)(const void *config);
 } mica_model;
 

@@ -22,6 +22,12 @@ enum { MICA_NO_AXIS = -1 };      /* one row a task */
 MICA_API mica_status mica_program_create(mica_context *context, const char *name, mica_program **out);
 MICA_API void        mica_program_destroy(mica_program *program);
 
+/* what the program is for. a model may build something else for each: for steps of an inner loop (the default), for the
+ * loss that training goes down, for evaluation and prediction */
+enum { MICA_PHASE_STEP, MICA_PHASE_TRAIN, MICA_PHASE_EVALUATE };
+MICA_API mica_status mica_program_set_phase(mica_program *program, int32_t phase);
+MICA_API int32_t     mica_program_get_phase(const mica_program *program);
+
 /* a ragged axis under `parent` (MICA_NO_AXIS: under the task); same name twice gives the same axis. */
 MICA_API int32_t mica_program_axis(mica_program *program, const char *name, int32_t parent);
 
