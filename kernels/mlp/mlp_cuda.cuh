@@ -26,6 +26,16 @@ MLP_DEVICE float *mlp_at(const mlp_wire &w, const int32_t *offsets, int64_t b) {
   return w.data + (offsets ? offsets[s] * w.row : s * w.stride);
 }
 
+/* four floats to 16-byte aligned shared memory, at once: nvcc takes the store of a float4 apart there */
+MLP_DEVICE void mlp_put_4(float *shared, float a, float b, float c, float d) {
+#ifdef MICA_SIMT
+  *reinterpret_cast<float4 *>(shared) = make_float4(a, b, c, d);
+#else
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"((uint32_t)__cvta_generic_to_shared(shared)), "f"(a),
+               "f"(b), "f"(c), "f"(d) : "memory");
+#endif
+}
+
 enum { MLP_MOST = MICAK_MLP_LAYERS, MLP_THREADS = 256 };
 
 /* rows of one kind: the support's or the query's */

@@ -18,9 +18,7 @@ struct mlp_task {
 
 MLP_DEVICE void split_quads(float4 v, float (&e)[4]) { e[0] = v.x, e[1] = v.y, e[2] = v.z, e[3] = v.w; }
 MLP_DEVICE void get_quads(const float *at, float (&e)[4]) { split_quads(*reinterpret_cast<const float4 *>(at), e); }
-MLP_DEVICE void put_quads(float *at, const float (&e)[4]) {
-  *reinterpret_cast<float4 *>(at) = make_float4(e[0], e[1], e[2], e[3]);
-}
+MLP_DEVICE void put_quads(float *at, const float (&e)[4]) { mlp_put_4(at, e[0], e[1], e[2], e[3]); }
 
 /* sums of two units by four rows */
 struct tile {
@@ -377,15 +375,17 @@ MLP_DEVICE void run_task(mlp_task &t) {
   __syncthreads();
 }
 
+/* NEAR: theta and u lie in shared memory, and code that reads nothing else is shorter */
+template <bool NEAR>
 static __global__ void __launch_bounds__(MLP_THREADS, 2) mlp_loop(const __grid_constant__ mlp_job job) {
   DYN_SMEM(float, memory);
   float   *own = job.scratch + (int64_t)blockIdx.x * job.own;
   mlp_task t = { job, NULL, NULL, memory, NULL, NULL, NULL, NULL, 0, 0 };
   float   *next = memory + (int64_t)job.all * job.pitch;
-  t.theta = job.there >= 1 ? next : own;
-  (job.there >= 1 ? next : own) += job.floats;
-  t.u = job.there >= 2 ? next : own;
-  (job.there >= 2 ? next : own) += job.floats;
+  t.theta = NEAR || job.there >= 1 ? next : own;
+  (NEAR || job.there >= 1 ? next : own) += job.floats;
+  t.u = NEAR || job.there >= 2 ? next : own;
+  if (!NEAR && job.there < 2) own += job.floats;
   t.g = own, t.h = own + job.floats, own += 2 * (int64_t)job.floats;
   t.trail = own, t.stretch = own + (job.what == MICAK_MLP_BOTH ? (job.steps - 1) / job.stride : 0) * job.numbers;
   /* the input of a bias is 1 and does not move */
@@ -496,6 +496,8 @@ extern "C" mica_status micak_mlp_cuda_run(void *stream, const micak_mlp_loop *m,
   job.back = m->back, job.rate_back = m->rate_back;
   job.scratch = static_cast<float *>(scratch), job.own = own_floats(&job, m, plan->there);
   const int64_t blocks = count < plan->blocks ? count : plan->blocks;
-  return micak_launch("mlp_loop", mlp_loop, dim3((unsigned)blocks), dim3((unsigned)plan->threads), (size_t)plan->shared,
-                      stream, job);
+  /* without a way back there is no u */
+  const bool near = plan->there >= (plan->what == MICAK_MLP_BACKWARD || plan->what == MICAK_MLP_BOTH ? 2 : 1);
+  return micak_launch("mlp_loop", near ? mlp_loop<true> : mlp_loop<false>, dim3((unsigned)blocks),
+                      dim3((unsigned)plan->threads), (size_t)plan->shared, stream, job);
 }
