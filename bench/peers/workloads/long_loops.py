@@ -2,6 +2,7 @@
 are noise; only what a step costs matters. mica's forms: as it runs by itself; its general path (mica_steps), which keeps the
 weights of every step; with checkpoints. peers: PyTorch's tape with create_graph, JAX jit with jax.checkpoint of each step."""
 from workload import Job
+from workloads.maml import jax_train
 
 LENGTH = 64
 
@@ -95,7 +96,6 @@ def build_torch(path, loss, dtype=None):
 
 def build_jax(path, loss):
     import jax
-    import numpy as np
     import torch
     p, data, steps, lr, outer_lr = load(path, torch.float32)
     lib = Jax()
@@ -114,23 +114,7 @@ def build_jax(path, loss):
     def mean(p, *d):
         return jax.vmap(task, in_axes=(None, 0, 0, 0, 0))(p, *d).mean()
 
-    def update(p, m, v, t, *d):
-        g = jax.grad(mean)(p, *d)
-        m = {k: 0.9 * m[k] + 0.1 * g[k] for k in g}
-        v = {k: 0.999 * v[k] + 0.001 * g[k] ** 2 for k in g}
-        new = {k: p[k] - outer_lr * (m[k] / (1 - 0.9 ** t)) / (jax.numpy.sqrt(v[k] / (1 - 0.999 ** t)) + 1e-8) for k in p}
-        return new, m, v
-
-    update, gradient = jax.jit(update, donate_argnums=(0, 1, 2)), jax.jit(jax.grad(mean))
-    zeros = {k: jax.numpy.zeros_like(v) for k, v in p.items()}
-    state = [{k: v.copy() for k, v in p.items()}, zeros, {k: v.copy() for k, v in zeros.items()}, 0]
-
-    def step():
-        state[3] += 1
-        state[:3] = update(*state[:3], float(state[3]), *data)
-        jax.block_until_ready(state[0])
-
-    return step, lambda: {k: np.asarray(v, np.float64) for k, v in gradient(p, *data).items()}
+    return jax_train(p, data, outer_lr, mean)
 
 
 def exact(path, loss):

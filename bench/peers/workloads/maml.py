@@ -62,7 +62,6 @@ def build_torch(path, threads, micro, form="vmap"):
 
 def build_jax(path, threads, micro):
     import jax
-    import numpy as np
     import torch
     p, data, steps, lr, outer_lr = load(path, torch.float32)
     p = {k: jax.numpy.asarray(v.numpy()) for k, v in p.items()}
@@ -83,11 +82,19 @@ def build_jax(path, threads, micro):
     def mean(p, *d):
         return jax.vmap(task, in_axes=(None, 0, 0, 0, 0))(p, *d).mean()
 
+    return jax_train(p, data, outer_lr, mean)
+
+
+def jax_train(p, data, lr, mean):
+    """a step of AdamW down mean(p, *data), and its gradient in double"""
+    import jax
+    import numpy as np
+
     def update(p, m, v, t, *d):
         g = jax.grad(mean)(p, *d)
         m = {k: 0.9 * m[k] + 0.1 * g[k] for k in g}
         v = {k: 0.999 * v[k] + 0.001 * g[k] ** 2 for k in g}
-        new = {k: p[k] - outer_lr * (m[k] / (1 - 0.9 ** t)) / (jax.numpy.sqrt(v[k] / (1 - 0.999 ** t)) + 1e-8) for k in p}
+        new = {k: p[k] - lr * (m[k] / (1 - 0.9 ** t)) / (jax.numpy.sqrt(v[k] / (1 - 0.999 ** t)) + 1e-8) for k in p}
         return new, m, v
 
     update, gradient = jax.jit(update, donate_argnums=(0, 1, 2)), jax.jit(jax.grad(mean))
