@@ -23,8 +23,9 @@
 #define MEM_COLUMNS 2                        /* a file may take 1: what its threads hold must fit in registers */
 #endif
 enum { MEM_R = 8, MEM_J = MEM_COLUMNS, MEM_THREADS = 256, MEM_SMALL = 64 }; /* SMALL: of a block of several teams */
-/* what is staged; each is followed by its tangent. E: of the delta rules on the way back, in the place of V */
-enum { MEM_K, MEM_Q, MEM_A, MEM_V, MEM_BETA, MEM_M, MEM_D, MEM_E, MEM_KINDS };
+/* what is staged; each is followed by its tangent. E: of the delta rules on the way back, in the place of V; W: cotangents
+ * of what is written (cuda_memory_chunk_up.cuh) */
+enum { MEM_K, MEM_Q, MEM_A, MEM_V, MEM_BETA, MEM_M, MEM_D, MEM_E, MEM_W, MEM_KINDS };
 /* rows that a slice has only a part of */
 enum { MEM_PART_Q, MEM_PART_K, MEM_PART_A, MEM_PART_BETA, MEM_PART_M, MEM_PARTS };
 
@@ -37,7 +38,7 @@ struct mem_job {
   int32_t   at[2 * MEM_KINDS], ld[MEM_KINDS], buffer, buffers, floats; /* of a team's shared memory */
   int32_t   raw, reads, row;                 /* raw: readings to scratch; row: floats of a row there */
   mica_port q, k, v, beta, a, m, state_in, state_out, norm_in, norm_out, moment_in, moment_out, out;
-  float    *readings[2], *e[2], *kept, *part[MEM_PARTS], *state, *moment; /* scratch; [2]: with tangents */
+  float    *readings[2], *e[2], *w[2], *kept, *part[MEM_PARTS], *state, *moment; /* scratch; [2]: with tangents */
 };
 static_assert(sizeof(mem_job) <= 4096, "a kernel's parameters");
 
@@ -67,7 +68,7 @@ static inline void mem_shape(mem_job *job) {
 /* the staging buffers of the kinds that a kernel uses, then `more` floats */
 static inline void mem_stages(mem_job *job, uint32_t kinds, bool dual, int64_t more) {
   const int32_t ld[MEM_KINDS] = { job->K4, job->K4, job->channel ? job->K4 : 1, job->width4, 1, 1, job->width4,
-                                    job->width4 };
+                                    job->width4, job->width4 };
   int32_t       at = 0;
   for (int kind = 0; kind < MEM_KINDS; kind++) {
     job->ld[kind] = ld[kind];
@@ -194,9 +195,9 @@ MEM_DEVICE mem_stream mem_stream_of(const mem_job &job, int64_t b, int64_t h, in
   }
   if (!tangent && kind == MEM_V && job.keys && job.V < j0 + job.width) x.one = job.V - j0;
   if (!tangent && !w.data && (kind == MEM_BETA || (kind == MEM_A && job.period))) x.one = 0; /* absent: 1 */
-  if (kind == MEM_E || (kind == MEM_D && job.divide)) { /* rows in scratch */
-    x.data = reinterpret_cast<const char *>((kind == MEM_E ? job.e[tangent] : job.readings[tangent]) +
-                                            mem_row(job, b, h) + j0);
+  if (kind == MEM_E || kind == MEM_W || (kind == MEM_D && job.divide)) { /* rows in scratch */
+    const float *rows = kind == MEM_E ? job.e[tangent] : kind == MEM_W ? job.w[tangent] : job.readings[tangent];
+    x.data = reinterpret_cast<const char *>(rows + mem_row(job, b, h) + j0);
     x.row = job.row, x.col = 1, x.dtype = MICA_F32, x.cols = min(job.width, job.columns - j0);
   }
   const int ld = job.ld[kind];
@@ -204,7 +205,7 @@ MEM_DEVICE mem_stream mem_stream_of(const mem_job &job, int64_t b, int64_t h, in
                    reinterpret_cast<uintptr_t>(x.data) % 16 == 0
                ? 4
                : 1;
-  x.pieces = ld / x.step, x.magic = ((1u << 20) + (uint32_t)x.pieces - 1) / (uint32_t)x.pieces;
+  x.pieces = ld / x.step, x.magic = ((1u << 22) + (uint32_t)x.pieces - 1) / (uint32_t)x.pieces;
   return x;
 }
 template <bool DUAL>
@@ -224,7 +225,7 @@ MEM_DEVICE void mem_stage(const mem_job &job, const mem_team &team, uint32_t kin
     const int        ld = job.ld[s / 2];
 #pragma unroll 1
     for (int p = team.lane; p < n * x.pieces; p += team.lanes) {
-      const int     r = (int)((uint32_t)p * x.magic >> 20), c = (p - r * x.pieces) * x.step;
+      const int     r = (int)((uint32_t)p * x.magic >> 22), c = (p - r * x.pieces) * x.step;
       const int64_t from = (int64_t)(t0 + r) * x.row + c * x.col;
       float *const  into = at + r * ld + c;
       if (c >= x.cols) {

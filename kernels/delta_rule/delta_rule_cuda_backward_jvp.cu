@@ -1,13 +1,13 @@
 /* the delta rule on CUDA, backward_jvp */
-#include "common/cuda_memory_up.cuh"
+#include "common/cuda_memory_chunk_up.cuh"
 #include "delta_rule/delta_rule_internal.h"
 
 extern "C" mica_status micak_delta_rule_backward_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
-  return mem_up<mem_linear<true, false, true>>(&m, exec);
+  return memory_run_up<mem_linear<true, false, true>>(&m, exec);
 }
 extern "C" void micak_delta_rule_backward_jvp_cuda_split(const void *args, mica_split *split) {
   const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
   split->units = split->grain = 1, split->rows = 0;
-  split->scratch_bytes = mem_up_bytes<mem_linear<true, false, true>>(&m);
+  split->scratch_bytes = memory_up_bytes<mem_linear<true, false, true>>(&m);
 }

@@ -1,0 +1,8 @@
+/* the delta rule on CUDA, jvp */
+#include "common/cuda_memory_chunk.cuh"
+#include "delta_rule/delta_rule_internal.h"
+
+extern "C" mica_status micak_delta_rule_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
+  const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
+  return memory_run_down<mem_linear<true, false, true>>(&m, exec);
+}
