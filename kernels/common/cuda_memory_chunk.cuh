@@ -172,6 +172,31 @@ MEM_DEVICE void chunk_read(const float (&S)[NK][4], const float *p, int ld, chun
     for (int n = 0; n < 2; n++) chunk_add<MINUS>(x[n], sum[n]);
   }
 }
+/* the same with tangents; without VALUE x is left alone */
+template <bool MINUS, bool VALUE, int NK>
+MEM_DEVICE void chunk_read(const float (&S)[NK][4], const float (&S_t)[NK][4], const float *p, const float *p_t, int ld,
+                           chunk_tile &x, chunk_tile &x_t) {
+#pragma unroll
+  for (int k0 = 0; k0 < NK; k0 += 2) {
+    chunk_tile sum = {}, sum_t = {};
+#pragma unroll
+    for (int k = k0; k < k0 + 2; k++) {
+      const chunk_left a = chunk_left_of(S[k]), a_t = chunk_left_of(S_t[k]);
+#pragma unroll
+      for (int n = 0; n < 2; n++) {
+        const chunk_right b = chunk_right_rows(p + 8 * n * ld + 8 * k, ld);
+        if (VALUE) chunk_multiply(sum[n], a, b);
+        chunk_multiply(sum_t[n], a_t, b);
+        chunk_multiply(sum_t[n], a, chunk_right_rows(p_t + 8 * n * ld + 8 * k, ld));
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+      if (VALUE) chunk_add<MINUS>(x[n], sum[n]);
+      chunk_add<MINUS>(x_t[n], sum_t[n]);
+    }
+  }
+}
 /* x += a p', or a p where TURNED, or -= : p a matrix of a chunk */
 template <bool MINUS, bool TURNED>
 MEM_DEVICE void chunk_mix(const chunk_left (&a)[2], const float *p, chunk_tile &x) {
@@ -194,6 +219,23 @@ MEM_DEVICE void chunk_write(const chunk_left (&a)[2], const float *p, int ld, fl
 #pragma unroll
     for (int k = 0; k < 2; k++) chunk_multiply(sum, a[k], chunk_right_columns(p + 8 * k * ld + 8 * n, ld));
     chunk_add<MINUS>(S[n], sum);
+  }
+}
+template <bool MINUS, int NK>
+MEM_DEVICE void chunk_write(const chunk_left (&a)[2], const chunk_left (&a_t)[2], const float *p, const float *p_t, int ld,
+                            float (&S)[NK][4], float (&S_t)[NK][4]) {
+#pragma unroll
+  for (int n = 0; n < NK; n++) {
+    float sum[4] = {}, sum_t[4] = {};
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      const chunk_right b = chunk_right_columns(p + 8 * k * ld + 8 * n, ld);
+      chunk_multiply(sum, a[k], b);
+      chunk_multiply(sum_t, a_t[k], b);
+      chunk_multiply(sum_t, a[k], chunk_right_columns(p_t + 8 * k * ld + 8 * n, ld));
+    }
+    chunk_add<MINUS>(S[n], sum);
+    chunk_add<MINUS>(S_t[n], sum_t);
   }
 }
 MEM_DEVICE void chunk_lefts(const chunk_tile &x, chunk_left (&a)[2]) {
@@ -383,7 +425,8 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
   constexpr bool DELTA = RULE::DELTA, DUAL = RULE::DUAL;
   typedef chunk_cells<RULE> at;
   const mem_job   &job = c.m;
-  const uint32_t   kinds = RULE::WRITES | (job.reads ? 1u << MEM_Q : 0);
+  const bool       raw = !DELTA && job.raw, reads = !(BACK && DELTA) && job.reads; /* the delta rules divide by nothing */
+  const uint32_t   kinds = RULE::WRITES | (reads ? 1u << MEM_Q : 0);
   const mica_wire &out = DUAL ? job.out.t : job.out.v, &state = DUAL ? job.state_out.t : job.state_out.v;
   const mica_wire &norm = DUAL ? job.norm_out.t : job.norm_out.v;
   const int32_t   *offsets = job.out.offsets;
@@ -411,7 +454,7 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
     ptx_copy_wait<1>();
     team.sync();
     for (int i = warp; i * CHUNK < n; i += warps)
-      chunk_prepare<RULE>(c, buffer, i * CHUNK, job.reads, team.results + i * at::SIZE);
+      chunk_prepare<RULE>(c, buffer, i * CHUNK, reads, team.results + i * at::SIZE);
     team.sync();
 #pragma unroll 1
     for (int i = 0; i * CHUNK < n && mine; i++) {
@@ -434,11 +477,8 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
         const float *beta_t = mem_token(job, buffer, MEM_BETA, 1, first);
         chunk_tile   e = {}, x = {};
         if (has) {
-          chunk_read<true>(S, k, ld, u);
-          if constexpr (DUAL) {
-            chunk_read<true>(S_t, k, ld, u_t);
-            chunk_read<true>(S, k_t, ld, u_t);
-          }
+          if constexpr (DUAL) chunk_read<true, true>(S, S_t, k, k_t, ld, u, u_t);
+          else chunk_read<true>(S, k, ld, u);
         }
         chunk_lefts(u, a);
         chunk_mix<false, false>(a, cells + at::I, e);
@@ -460,33 +500,26 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
       }
       chunk_lefts(u, a);
       if constexpr (DUAL) chunk_lefts(u_t, a_t);
-      if (job.reads) {
-        chunk_tile o = {};
-        if (!DUAL || job.raw) {
-          if (has) chunk_read<false>(S, q, ld, o);
-          chunk_mix<false, false>(a, cells + at::M, o);
-          if (job.raw) chunk_put(o, tokens, j, end, job.readings[0] + row, job.row);
-        }
+      if (reads) {
+        chunk_tile o = {}, o_t = {};
         if constexpr (DUAL) {
-          chunk_zero(o);
-          if (has) {
-            chunk_read<false>(S_t, q, ld, o);
-            chunk_read<false>(S, q_t, ld, o);
-          }
-          chunk_mix<false, false>(a_t, cells + at::M, o);
-          chunk_mix<false, false>(a, cells + at::M_T, o);
-          if (job.raw) chunk_put(o, tokens, j, end, job.readings[1] + row, job.row);
+          if (has && raw) chunk_read<false, true>(S, S_t, q, q_t, ld, o, o_t);
+          else if (has) chunk_read<false, false>(S, S_t, q, q_t, ld, o, o_t);
+          chunk_mix<false, false>(a_t, cells + at::M, o_t);
+          chunk_mix<false, false>(a, cells + at::M_T, o_t);
+          if (raw) chunk_put(o_t, tokens, j, end, job.readings[1] + row, job.row);
+        } else if (has) {
+          chunk_read<false>(S, q, ld, o);
         }
-        if (!job.raw && place >= 0)
-          chunk_put_wire(o, tokens, j, min(end, job.V), out, place + (int64_t)(t0 + first) * out.stride[0],
+        if (!DUAL || raw) chunk_mix<false, false>(a, cells + at::M, o);
+        if (raw) chunk_put(o, tokens, j, end, job.readings[0] + row, job.row);
+        if (!raw && place >= 0)
+          chunk_put_wire(DUAL ? o_t : o, tokens, j, min(end, job.V), out, place + (int64_t)(t0 + first) * out.stride[0],
                          mem_adds(out, offsets, b));
       }
       if (!wanted && chunk + 1 == chunks) break;
-      if constexpr (DUAL) {
-        chunk_write<false>(a_t, k, ld, S_t);
-        chunk_write<false>(a, k_t, ld, S_t);
-      }
-      chunk_write<false>(a, k, ld, S);
+      if constexpr (DUAL) chunk_write<false>(a, a_t, k, k_t, ld, S, S_t);
+      else chunk_write<false>(a, k, ld, S);
     }
     team.sync();
     if (job.buffers == 1 && group + 1 < groups) chunk_stage<DUAL>(job, team, kinds, t0 + n, rest, team.memory);

@@ -48,7 +48,7 @@ MEM_DEVICE void chunk_up(const chunk_job &c, const mem_team &team, int64_t b, in
 #pragma unroll 1
     for (int i = (n + CHUNK - 1) / CHUNK - 1; i >= 0 && mine; i--) {
       const int     first = i * CHUNK, tokens = min((int)CHUNK, n - first), chunk = group * c.group + i;
-      const bool    has = c.after || chunk + 1 < chunks;
+      const bool    has = c.after || chunk + 1 < chunks, more = wanted || chunk; /* G after, and before? */
       const int64_t row = mem_row(job, b, h) + (int64_t)(t0 + first) * job.row;
       const float  *cells = team.results + i * at::SIZE;
       const float  *k = mem_token(job, buffer, MEM_K, 0, first), *k_t = mem_token(job, buffer, MEM_K, 1, first);
@@ -60,11 +60,8 @@ MEM_DEVICE void chunk_up(const chunk_job &c, const mem_team &team, int64_t b, in
       if (has) {
         chunk_keep(G, j, c.G[0] + chunk_kept(c, b, h, chunk));
         if constexpr (DUAL) chunk_keep(G_t, j, c.G[1] + chunk_kept(c, b, h, chunk));
-        chunk_read<false>(G, k, ld, w);
-        if constexpr (DUAL) {
-          chunk_read<false>(G_t, k, ld, w_t);
-          chunk_read<false>(G, k_t, ld, w_t);
-        }
+        if constexpr (DUAL) chunk_read<false, true>(G, G_t, k, k_t, ld, w, w_t);
+        else chunk_read<false>(G, k, ld, w);
       }
 #pragma unroll
       for (int s = 0; s < 2; s++) {
@@ -75,6 +72,10 @@ MEM_DEVICE void chunk_up(const chunk_job &c, const mem_team &team, int64_t b, in
       if constexpr (DUAL) {
         chunk_mix<false, true>(a_t, cells + at::M, w_t);
         chunk_mix<false, true>(a, cells + at::M_T, w_t);
+      }
+      if (more) {                            /* d is done with before y is there: registers */
+        if constexpr (DUAL) chunk_write<false>(a, a_t, q, q_t, ld, G, G_t);
+        else chunk_write<false>(a, q, ld, G);
       }
       if constexpr (DELTA) {
         const float *beta = mem_token(job, buffer, MEM_BETA, 0, first);
@@ -98,17 +99,11 @@ MEM_DEVICE void chunk_up(const chunk_job &c, const mem_team &team, int64_t b, in
       }
       chunk_put(w, tokens, j, end, job.w[0] + row, job.row);
       if (DUAL) chunk_put(w_t, tokens, j, end, job.w[1] + row, job.row);
-      if (!wanted && chunk == 0) break;
-      if constexpr (DUAL) {
-        chunk_write<false>(a_t, q, ld, G_t);
-        chunk_write<false>(a, q_t, ld, G_t);
-        if constexpr (DELTA) {
-          chunk_write<true>(y_t, k, ld, G_t);
-          chunk_write<true>(y, k_t, ld, G_t);
-        }
+      if constexpr (DELTA) {
+        if (!more) break;
+        if constexpr (DUAL) chunk_write<true>(y, y_t, k, k_t, ld, G, G_t);
+        else chunk_write<true>(y, k, ld, G);
       }
-      chunk_write<false>(a, q, ld, G);
-      if constexpr (DELTA) chunk_write<true>(y, k, ld, G);
     }
     team.sync();
     if (job.buffers == 1) {

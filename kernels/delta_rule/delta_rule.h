@@ -9,7 +9,8 @@
  * its key by 1 - beta |k|^2: while 0 <= beta |k|^2 <= 2 nothing grows; beyond, S grows geometrically and is Inf or NaN
  * once it leaves the range of f32, in the task and head where it happened alone.
  * form: chunked solves `chunk` tokens (0: by shape) as one triangular system, recurrent goes token by token; the same
- * function (on CUDA both are the recurrence, in the same bits, and `chunk` changes nothing). rows may be packed: the
+ * function (on CUDA a chunk is 16 tokens whatever `chunk` says, and K or V under 8, or K over 128, over 64 in the faces
+ * with tangents, go token by token in both forms, in the same bits). rows may be packed: the
  * sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
  * state_in. outputs must not overlap inputs.
  * nothing is saved: backward recomputes the states from one kept state a chunk, in scratch of (T / chunk) K V floats

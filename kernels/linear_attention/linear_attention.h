@@ -10,7 +10,8 @@
  * decay (B,T,H,A), absent: 1 (nothing fades): A = 1, one factor a head (retention: Sun et al. 2023), or A = K, one for each
  * key channel (gated linear attention: Yang et al. 2023); the factor itself, as in gated_delta.h.
  * form: chunked computes tokens in chunks of `chunk` (0: by shape) by matrix products, recurrent token by token; the
- * same function (on CUDA both are the recurrence, in the same bits, and `chunk` changes nothing). rows may be packed:
+ * same function (on CUDA a chunk is 16 tokens whatever `chunk` says, and with a decay, K or V under 8, or K over 128, over
+ * 64 in the faces with tangents, both forms go token by token, in the same bits). rows may be packed:
  * the sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
  * state_in. outputs must not overlap inputs.
  * the denominator is not guarded beyond eps: with positive features it is positive; where it is 0, out is not finite.
