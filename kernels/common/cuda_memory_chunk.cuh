@@ -464,11 +464,16 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
       const float  *cells = team.results + i * at::SIZE;
       const float  *k = mem_token(job, buffer, MEM_K, 0, first), *k_t = mem_token(job, buffer, MEM_K, 1, first);
       const float  *q = mem_token(job, buffer, MEM_Q, 0, first), *q_t = mem_token(job, buffer, MEM_Q, 1, first);
-      chunk_tile    u, u_t;
+      chunk_tile    u, u_t, o = {}, o_t = {};
       chunk_left    a[2], a_t[2];
       if (BACK && has) {
         chunk_keep(S, j, c.S[0] + chunk_kept(c, b, h, chunk));
         if constexpr (DUAL) chunk_keep(S_t, j, c.S[1] + chunk_kept(c, b, h, chunk));
+      }
+      if (reads && has) {
+        if constexpr (!DUAL) chunk_read<false>(S, q, ld, o);
+        else if (raw) chunk_read<false, true>(S, S_t, q, q_t, ld, o, o_t);
+        else chunk_read<false, false>(S, S_t, q, q_t, ld, o, o_t);
       }
       chunk_turned(mem_token(job, buffer, MEM_V, 0, first) + 16 * warp, job.ld[MEM_V], u);
       if constexpr (DUAL) chunk_turned(mem_token(job, buffer, MEM_V, 1, first) + 16 * warp, job.ld[MEM_V], u_t);
@@ -501,15 +506,10 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
       chunk_lefts(u, a);
       if constexpr (DUAL) chunk_lefts(u_t, a_t);
       if (reads) {
-        chunk_tile o = {}, o_t = {};
         if constexpr (DUAL) {
-          if (has && raw) chunk_read<false, true>(S, S_t, q, q_t, ld, o, o_t);
-          else if (has) chunk_read<false, false>(S, S_t, q, q_t, ld, o, o_t);
           chunk_mix<false, false>(a_t, cells + at::M, o_t);
           chunk_mix<false, false>(a, cells + at::M_T, o_t);
           if (raw) chunk_put(o_t, tokens, j, end, job.readings[1] + row, job.row);
-        } else if (has) {
-          chunk_read<false>(S, q, ld, o);
         }
         if (!DUAL || raw) chunk_mix<false, false>(a, cells + at::M, o);
         if (raw) chunk_put(o, tokens, j, end, job.readings[0] + row, job.row);
