@@ -6,7 +6,8 @@
 With --rooms the other rooms' lines stay as they are.
 
 Every operation runs its bench cases once a face (check_ops --brief: one task, rows cut to what an emulator does in a
-moment), and others for kernels that no bench case launches; the optimizer runs a step of a recipe and its unit test.
+moment), and others for kernels that no bench case launches; rooms without operations (the optimizer) run a step of a recipe and a
+unit test.
 A row is one kernel, face and shape: of its launches the largest, of a room's operations on it the one that takes the most
 registers. Exit code 1 when a kernel was never launched, or asks for over 1.3 times the sectors or 1.2 times the
 shared-memory wavefronts that it needs and WHY has no sentence about it; WHY may not say more than is needed either.
@@ -33,6 +34,8 @@ SECTORS, WAVEFRONTS = 1.3, 1.2
 SHARED = ("its products read shared memory by 16 bytes a lane; of a quarter warp, all eight or four lanes ask for the same 16 bytes of "
           "one operand, and the pass that serves them carries no more: counted against 128 bytes a pass that is waste, but each word "
           "read this way stays in registers for {}")
+WHOLE_SUM = ("every lane reads the eight doubles of a block's sum: a load of 8 bytes a lane takes a pass for each half of a warp, and both "
+             "ask for the same word")
 WHY = {
     "product_kernel": SHARED.format("4 to 8 fmas"),
     "attention_forward": SHARED.format("2 to 4 fmas"),
@@ -45,6 +48,8 @@ WHY = {
     "attention_wgmma_keys": "lse and delta are read in pairs, 8 bytes a lane, by half warps, and both halves ask for the same 32 bytes",
     "memory_down": SHARED.format("a fma with each column of the state that a lane holds"),
     "memory_up": SHARED.format("a fma with each column of the state that a lane holds"),
+    "implicit_system": WHOLE_SUM,
+    "implicit_vectors": WHOLE_SUM,
     "norm2_tree_kernel": "the tree adds neighbours first, so that bits do not depend on how many there are: later levels read doubles "
                          "that lie apart, one block over a few hundred of them",
     "cells_down": "the tangent of a maximum is read where the maximum lies, which is another row for each column",
@@ -117,6 +122,17 @@ def occupancy(sm, threads, registers, shared):
     if shared:
         by.append((164 if sm == "sm_80" else 228) * 1024 // (shared + 1024))
     return min(by) * warps / 64
+
+
+# rooms that check_ops does not know: (unit test, operation, face and shape as the table says, recipe and its overrides)
+WITHOUT_OPERATIONS = {
+    "optimizer": ("test_optimizer_cuda", "AdamW", "step", "a recipe's; unit test",
+                  ["linear_regression.yaml", "batch=4", "grain=2", "model.layers=2"]),
+    "mlp": ("test_adapt_fused_cuda", "inner loop", "down and back", "a recipe's; unit test",
+            ["maml_sinusoid.yaml", "batch=4", "grain=4"]),
+    "implicit": ("test_adapt_cuda", "solve", "backward", "a recipe's; unit test",
+                 ["maml_sinusoid.yaml", "batch=4", "grain=4", "inner.method=implicit", "inner.proximal=1"]),
+}
 
 
 def launches(program, arguments):
@@ -254,13 +270,13 @@ def measure(rooms, jobs):
         if rooms and room not in rooms:
             continue
         of_room = []
-        if room == "optimizer":
+        if room in WITHOUT_OPERATIONS:
+            test, op, face, shape, recipe = WITHOUT_OPERATIONS[room]
             with tempfile.TemporaryDirectory() as out:
-                recipe = [os.path.join(SOURCES, "docs/recipes/linear_regression.yaml"), "--out", os.path.join(out, "run"), "--quiet"]
-                step = ["steps=1", "batch=4", "grain=2", "model.layers=2", "device=cuda"]
-                found = launches("mica", ["train"] + recipe + step) + launches("test_optimizer_cuda", [])
+                train = [os.path.join(SOURCES, "docs/recipes", recipe[0]), "--out", os.path.join(out, "run"), "--quiet"] + recipe[1:]
+                found = launches("mica", ["train"] + train + ["steps=1", "device=cuda"]) + launches(test, [])
             found = [s for s in found if plain(s["kernel"]) in kernels[room]]
-            of_room += rows_of(found, room, "AdamW", "step", "a recipe's; unit test", figures)
+            of_room += rows_of(found, room, op, face, shape, figures)
         own = [op for op, of in ops if of == room and op in LIKE.get(room, [op])]
         cases = [(op, *case) for op in own for case in
                  re.findall(r"case (\d+)  (.*?)(?: +(\[.*))?$", run("check_ops", ["--list", "--op", op]).stdout, re.M)]
