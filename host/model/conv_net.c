@@ -60,24 +60,25 @@ static mica_value op(mica_program *p, const char *path, const char *name, const 
   return mica_program_op(p, path, name, set, b < 0 ? 1 : 2, binds);
 }
 
-/* mean over rows and pixels, (C): x rows of (P,C) */
-static mica_value mean_of(mica_program *p, const char *path, mica_value x, const int64_t pixels[2]) {
-  int64_t all = pixels[0] * pixels[1];
-  mica_value rows = op(p, path, "mean", "axis=row", mica_program_reshape(p, x, 1, &all), -1);
-  rows = op(p, path, "mean", "axis=row", mica_program_reshape(p, rows, 2, pixels), -1);
-  return mica_program_reshape(p, rows, 1, &pixels[1]);
+static mica_value mean_of(mica_program *p, const char *path, mica_value x) {
+  return op(p, path, "mean", "axis=row", x, -1);
 }
 
-/* mean and variance (biased, as those that normalise) of a block's convolution, added to what was seen */
+/* mean and variance (biased, as those that normalise) of a block's convolution, added to what was seen. the variance is
+ * that of a pixel over images and that of pixels' means: squares of differences alone, so that no digits are lost where
+ * a mean is far from 0 */
 static mica_status observe(mica_program *p, micah_conv_params *params, const char *path, int64_t i, mica_value x,
                            const int64_t pixels[2]) {
   char name[160];
   snprintf(name, sizeof name, "%s.statistics", path);
   mica_value flat = mica_program_reshape(p, x, 1, (int64_t[]){ pixels[0] * pixels[1] });
-  mica_value mean = mean_of(p, name, flat, pixels);
-  mica_value square = mean_of(p, name, op(p, name, "square", NULL, flat, -1), pixels);
-  mica_value var = op(p, name, "sub", NULL, square, op(p, name, "square", NULL, mean, -1));
-  mica_value now[] = { mean, op(p, name, "relu", NULL, var, -1) };
+  mica_value of_pixel = mean_of(p, name, flat), means = mica_program_reshape(p, of_pixel, 2, pixels);
+  mica_value away = op(p, name, "sub", NULL, flat, of_pixel);
+  mica_value within = mica_program_reshape(p, mean_of(p, name, op(p, name, "square", NULL, away, -1)), 2, pixels);
+  mica_value mean = mica_program_reshape(p, mean_of(p, name, means), 1, &pixels[1]);
+  mica_value between = op(p, name, "square", NULL, op(p, name, "sub", NULL, means, mean), -1);
+  mica_value var = mean_of(p, name, op(p, name, "add", NULL, within, between));
+  mica_value now[] = { mean, mica_program_reshape(p, var, 1, &pixels[1]) };
   for (int k = 0; k < 2; k++) {
     mica_value before = params->seen[k][i];
     params->seen[k][i] = before < 0 ? now[k] : op(p, name, "add", NULL, before, now[k]);

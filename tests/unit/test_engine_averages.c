@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "common/fill.h"
 #include "host/engine/runner.h"
 
 enum { SIDE = 28, C = 2 };
@@ -95,8 +96,10 @@ static void values_by_hand(void **state) {
   check_values(CONFIG("prototypes"), 2);
 }
 
-/* loss of the training tasks' first, in double, by a program of some outputs; running statistics as given */
-static double loss_of(int32_t outputs, const char *norm, const double running[2][C]) {
+/* loss of the training tasks' first by a program of some outputs; running statistics, and biases, as given. next: the
+ * running statistics' next values */
+static double run_task(int32_t outputs, const char *norm, int dtype, const double running[2][C], const double *bias,
+                       double next[2][C]) {
   micah_job *job;
   micah_tasks tasks;
   micah_graph graph;
@@ -107,10 +110,11 @@ static double loss_of(int32_t outputs, const char *norm, const double running[2]
   CHECK(micah_job_open(&s, 0, &job));
   CHECK(micah_job_tasks(job, MICA_SPLIT_TRAIN, &tasks));
   CHECK(micah_job_graph(job, &tasks, outputs, &graph));
-  CHECK(micah_runner_create(job, &tasks, &graph, MICA_REF, 0, MICA_F64, MICA_PASS_FORWARD, 1, &r));
+  CHECK(micah_runner_create(job, &tasks, &graph, dtype == MICA_F64 ? MICA_REF : MICA_CPU, 0, dtype, MICA_PASS_FORWARD, 1, &r));
   CHECK(micah_feed_create(&tasks, 1, &feed));
   CHECK(micah_feed_fill(&feed, 0, 1));
   double *p = malloc((size_t)graph.params * sizeof *p);
+  void *typed = malloc((size_t)graph.params * sizeof *p);
   CHECK(micah_graph_init(job, &graph, MICA_F64, p));
   for (int32_t i = 0; i < micah_graph_n_params(&graph); i++) {
     mica_value_info info;
@@ -120,11 +124,20 @@ static double loss_of(int32_t outputs, const char *norm, const double running[2]
     /* gain and shift that are not 1 and 0 */
     for (int c = 0; c < C && strstr(info.name, "norm.weight"); c++) p[info.offset + c] = 1.5 + c;
     for (int c = 0; c < C && strstr(info.name, "norm.bias"); c++) p[info.offset + c] = 0.3 - c;
+    for (int c = 0; c < C && bias && strstr(info.name, "conv.bias"); c++) p[info.offset + c] = bias[c];
   }
+  CHECK(micak_convert(dtype, typed, MICA_F64, p, graph.params));
   CHECK(micah_runner_set(r, &feed, 0, 1));
-  CHECK(mica_executor_set_params(r->executor, MICA_V, p, 0, NULL, 0));
+  CHECK(mica_executor_set_params(r->executor, MICA_V, typed, 0, NULL, 0));
   CHECK(micah_runner_run(r, MICA_PASS_FORWARD));
   double loss = micah_runner_task_loss(r, 0);
+  mica_value value;
+  for (int32_t i = 0; next && micah_graph_average(&graph, i, &value) >= 0; i++) {
+    mica_wire wire;
+    CHECK(mica_executor_get_value(r->executor, value, MICA_V, &wire));
+    CHECK(micak_convert(MICA_F64, next[i], dtype, wire.data, C));
+  }
+  free(typed);
   free(p);
   micah_feed_destroy(&feed);
   micah_runner_destroy(r);
@@ -132,6 +145,31 @@ static double loss_of(int32_t outputs, const char *norm, const double running[2]
   micah_tasks_close(&tasks);
   micah_job_close(job);
   return loss;
+}
+
+static double loss_of(int32_t outputs, const char *norm, const double running[2][C]) {
+  return run_task(outputs, norm, MICA_F64, running, NULL, NULL);
+}
+
+/* means far from 0: a variance in float keeps its digits, but for the rounding of the convolution */
+static void far_means(void **state) {
+  (void)state;
+  static const char *const configs[] = { CONFIG("conv_net"), CONFIG("prototypes") };
+  const double bias[C] = { 1000, -3000 }, zero[2][C] = { { 0 } };
+  for (int i = 0; i < 2; i++) {
+    double near[2][C], far[2][C], rounded[2][C];
+    config_file(configs[i]);
+    run_task(MICAH_OUT_LOSS | MICAH_AVERAGES, "model.norm=running", MICA_F64, zero, NULL, near);
+    run_task(MICAH_OUT_LOSS | MICAH_AVERAGES, "model.norm=running", MICA_F64, zero, bias, far);
+    run_task(MICAH_OUT_LOSS | MICAH_AVERAGES, "model.norm=running", MICA_F32, zero, bias, rounded);
+    for (int c = 0; c < C; c++) {
+      assert_float_equal(far[0][c], near[0][c] + 0.25 * bias[c], 1e-9);
+      assert_float_equal(far[1][c], near[1][c], 1e-6);
+      assert_float_equal(rounded[0][c], far[0][c], 1e-3);
+      if (!(fabs(rounded[1][c] - far[1][c]) <= 1e-3 * far[1][c]))
+        fail_msg("channel %d: variance %g in float, %g in double", c, rounded[1][c], far[1][c]);
+    }
+  }
 }
 
 /* by running statistics that are those of the task, evaluation computes what training does; by others it does not */
@@ -220,7 +258,7 @@ static void same_bits(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(values_by_hand), cmocka_unit_test(evaluation_by_them), cmocka_unit_test(nothing_else_changes),
+    cmocka_unit_test(values_by_hand), cmocka_unit_test(far_means), cmocka_unit_test(evaluation_by_them), cmocka_unit_test(nothing_else_changes),
     cmocka_unit_test(same_bits),
   };
   return cmocka_run_group_tests(tests, make_folder, drop_folder);
