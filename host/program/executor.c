@@ -127,9 +127,8 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
   return MICA_OK;
 }
 
-mica_status mica_executor_create(mica_context *context, const mica_program *program,
-                                 const mica_executor_options *options, mica_executor **out) {
-  if (!out) return mica_error(MICA_ERR_INVALID, "mica_executor_create: no out");
+mica_status micah_executor_create(mica_context *context, const mica_program *program,
+                                  const mica_executor_options *options, mica_executor **out) {
   *out = NULL;
   mica_status status = check_options(context, program, options);
   if (status < 0) return status;
@@ -160,6 +159,16 @@ mica_status mica_executor_create(mica_context *context, const mica_program *prog
   }
   *out = x;
   return MICA_OK;
+}
+
+mica_status mica_executor_create(mica_context *context, const mica_program *program,
+                                 const mica_executor_options *options, mica_executor **out) {
+  if (!out) return mica_error(MICA_ERR_INVALID, "mica_executor_create: no out");
+  *out = NULL;
+  /* other values are for programs that run others */
+  if (program && options && options->size == sizeof *options && (options->fused < 0 || options->fused > 1))
+    return mica_error(MICA_ERR_INVALID, "executor of %s: fused is %d, expected 0 or 1", program->name, options->fused);
+  return micah_executor_create(context, program, options, out);
 }
 
 void mica_executor_destroy(mica_executor *x) {

@@ -87,6 +87,8 @@ enum { MICAH_PROBE_PLANNED = 16, MICAH_PROBE_SLOTS = 32 };
  * `forward` now and was when that ran */
 static inline int32_t micah_forwards(int32_t n) { return -n; }
 enum { MICAH_ONE_FORWARD = -1 };
+mica_status micah_executor_create(mica_context *context, const mica_program *program,
+                                  const mica_executor_options *options, mica_executor **out);
 
 struct mica_executor {
   mica_context       *context;

@@ -113,7 +113,7 @@ mica_status micah_inner_executor(mica_executor *x, int32_t e, const mica_program
     rows[a] = micah_capacity(x, axis);
     longest[a] = sub->axes[a].parent < 0 ? micah_span_of(x, entry->level, axis)->length : x->capacity_longest[axis];
   }
-  return mica_executor_create(x->context, sub, &with, out);
+  return micah_executor_create(x->context, sub, &with, out);
 }
 
 mica_status micah_inner_sizes(mica_executor *x, int32_t e, mica_executor *inner) {

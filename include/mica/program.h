@@ -111,7 +111,7 @@ typedef struct mica_executor_options {
   size_t         size;           /* sizeof(mica_executor_options) */
   int32_t        backend, dtype; /* MICA_CPU / MICA_F32 by default */
   int32_t        passes;         /* that will ever run */
-  int32_t        fused;          /* 1: the passes always run in one call, and share one arena (a training step) */
+  int32_t        fused;          /* 1: the passes always run in one call, and share one arena (a training step); 0: apart */
   int64_t        tasks;          /* capacity class: most tasks, ... */
   const int64_t *rows;           /* ... most rows in all of each axis, ... */
   const int64_t *longest;        /* ... and most rows of one task (or parent row) */

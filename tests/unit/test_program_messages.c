@@ -159,6 +159,8 @@ static void executors(void **state) {
 #endif
   BAD(dtype, MICA_I32, "dtype i32");
   BAD(passes, 0, "passes 0");
+  BAD(fused, 2, "fused is 2");
+  BAD(fused, -1, "fused is -1, expected 0 or 1");
   BAD(tasks, 0, "capacity of 0 tasks");
   BAD(rows, NULL, "rows and longest of its 2 axes");
   mica_value wants[] = { f.index };
