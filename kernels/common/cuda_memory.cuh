@@ -22,6 +22,7 @@
 #ifndef MEM_COLUMNS
 #define MEM_COLUMNS 2                        /* a file may take 1: what its threads hold must fit in registers */
 #endif
+enum { MEM_LONGEST = INT32_MAX };            /* tokens: no task has more */
 enum { MEM_R = 8, MEM_J = MEM_COLUMNS, MEM_THREADS = 256, MEM_SMALL = 64 }; /* SMALL: of a block of several teams */
 /* what is staged; each is followed by its tangent. E: of the delta rules on the way back, in the place of V; W: cotangents
  * of what is written (cuda_memory_chunk_up.cuh) */
@@ -32,6 +33,7 @@ enum { MEM_PART_Q, MEM_PART_K, MEM_PART_A, MEM_PART_BETA, MEM_PART_M, MEM_PARTS 
 struct mem_job {
   int64_t   B, units;                        /* units: (task, head, slice) */
   int32_t   T, H, K, V, columns, channel, keys, divide; /* columns: V and the sum of keys */
+  int32_t   shortest, longest;                    /* lengths of the tasks that this launch does; others are another's */
   int32_t   period, held;                    /* of rules with a momentum, else 0 */
   float     eps;
   int32_t   LK, LK_log, lanes, teams, width, width4, K4, slices, tokens, chunks; /* width: columns of a slice; .4: as staged */
@@ -84,7 +86,7 @@ static inline void mem_stages(mem_job *job, uint32_t kinds, bool dual, int64_t m
   job->floats = mem_round(job->buffers * (int64_t)at + more, 4);
 }
 
-static inline mica_status mem_open(mem_job *job, const micak_memory *m) {
+static inline mica_status mem_open(mem_job *job, const micak_memory *m, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
   static const char *const names[] = { "q", "k", "v", "beta", "decay", "momentum", "state_in", "state_out", "norm_in",
                                        "norm_out", "moment_in", "moment_out", "out" };
   const mica_port *from[] = { m->q, m->k, m->v, m->beta, m->a, m->m, m->state_in, m->state_out, m->norm_in, m->norm_out,
@@ -100,9 +102,9 @@ static inline mica_status mem_open(mem_job *job, const micak_memory *m) {
         return mica_error(MICA_ERR_UNSUPPORTED, "%s on backend cuda: a wire of %s is f64, expected f32 or bf16", m->name,
                           names[i]);
   }
-  job->B = m->B, job->T = (int32_t)m->T, job->H = (int32_t)m->H, job->K = (int32_t)m->K, job->V = (int32_t)m->V;
+  job->B = m->B, job->T = m->T < longest ? (int32_t)m->T : longest, job->H = (int32_t)m->H, job->K = (int32_t)m->K, job->V = (int32_t)m->V;
   job->keys = m->keys, job->columns = job->V + m->keys, job->divide = m->divide, job->eps = (float)m->eps;
-  job->channel = m->decay == MICAK_DECAY_CHANNEL;
+  job->channel = m->decay == MICAK_DECAY_CHANNEL, job->shortest = shortest, job->longest = longest;
   job->period = (int32_t)m->period, job->held = m->held;
   mem_shape(job);
   return MICA_OK;
@@ -113,6 +115,14 @@ static inline float *mem_take(float *scratch, int64_t *at, int64_t n) {
   float *taken = scratch ? scratch + *at : NULL;
   *at += (n + 3) / 4 * 4;
   return taken;
+}
+/* may tasks share a place of this wire? slots are device data */
+static inline bool mem_shares(const mica_wire &w) { return w.data && (w.slot || w.task_stride == 0); }
+/* states that tasks may share, which more than one launch writes, lie in scratch, first of all; returns the floats taken */
+static inline int64_t mem_state_scratch(mem_job *job, const mica_wire &state, const mica_wire &norm, float *scratch) {
+  int64_t at = 0;
+  if (mem_shares(state) || mem_shares(norm)) job->state = mem_take(scratch, &at, job->B * job->H * job->K * job->row);
+  return at;
 }
 /* rows of readings in scratch */
 static inline void mem_readings(mem_job *job, float *scratch, int64_t *at, bool dual) {
@@ -170,6 +180,10 @@ MEM_DEVICE int64_t mem_place(const mica_wire &w, const int32_t *offsets, int64_t
 MEM_DEVICE bool mem_adds(const mica_wire &w, const int32_t *offsets, int64_t b) {
   return (w.flags & MICA_ADD) || wire_follows(w, offsets, b);
 }
+/* does this launch do a task of T tokens? */
+MEM_DEVICE bool mem_mine(const mem_job &job, int64_t T) { return T >= job.shortest && T <= job.longest; }
+template <bool DUAL>
+static __host__ __device__ __forceinline__ const mica_wire &mem_result(const mica_port &p) { return DUAL ? p.td : p.d; }
 /* where the row of token 0 of (b, h) begins in scratch */
 MEM_DEVICE int64_t mem_row(const mem_job &job, int64_t b, int64_t h) { return (b * job.H + h) * job.T * job.row; }
 
@@ -313,14 +327,20 @@ MEM_DEVICE void mem_load(const mem_job &job, const mem_team &team, const mem_cel
       x[r][c] = i < job.K && j >= 0 ? cells.get(job, i, j) : 0.0f;
     }
 }
-MEM_DEVICE void mem_save(const mem_job &job, const mem_team &team, const mem_cells &cells, int j0,
-                         const float (&x)[MEM_R][MEM_J], int64_t b) {
+/* a face's last state of (b, h): to its wires or, by task, to scratch */
+template <bool DUAL>
+MEM_DEVICE void mem_last(const mem_job &job, const mem_team &team, const mem_cells &cells, float *scratch, int j0,
+                         const mem_state<DUAL> &S, int64_t b, int64_t h) {
 #pragma unroll
   for (int r = 0; r < MEM_R; r++)
 #pragma unroll
     for (int c = 0; c < MEM_J; c++) {
       const int i = mem_row_of(team, r), j = mem_column(job, team, j0, c);
-      if (i < job.K && j >= 0) cells.put(job, i, j, x[r][c], b);
+      float     x = S.v[r][c];
+      if constexpr (DUAL) x = S.t[r][c];
+      if (i >= job.K || j < 0) continue;
+      if (scratch) scratch[((b * job.H + h) * job.K + i) * job.row + j] = x;
+      else cells.put(job, i, j, x, b);
     }
 }
 /* the matrices before the first token: S; with a momentum its last change, and the one that gradients are taken at */
@@ -449,14 +469,15 @@ static __global__ void __launch_bounds__(MEM_THREADS, 2) memory_down(const __gri
   const int     j0 = (int)(unit % job.slices) * job.width;
   const int64_t h = unit / job.slices % job.H, first = unit / job.slices / job.H;
   auto follows = [&](int64_t b) { /* does b write what the task before it writes? */
-    return (!job.raw && out.data && wire_follows(out, offsets, b)) || (state.data && wire_follows(state, NULL, b)) ||
-           (norm.data && wire_follows(norm, NULL, b)) || (moment.data && wire_follows(moment, NULL, b));
+    return (!job.raw && out.data && wire_follows(out, offsets, b)) || (moment.data && wire_follows(moment, NULL, b)) ||
+           (!job.state && ((state.data && wire_follows(state, NULL, b)) || (norm.data && wire_follows(norm, NULL, b))));
   };
   if (follows(first)) return;
   float *o = team.results; /* (tokens, width4), raw with tangents: twice */
   float *o_t = o + job.tokens * job.width4;
   for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
     const int T = (int)wire_rows(job.q.offsets, b, job.T), chunks = (T + job.tokens - 1) / job.tokens;
+    if (!mem_mine(job, T)) continue;
     mem_state<DUAL> S[RULE::STATES];
     team.sync();                             /* the task before may still be read */
     mem_enter<DUAL>(job, team, b, h, j0, kinds);
@@ -502,14 +523,8 @@ static __global__ void __launch_bounds__(MEM_THREADS, 2) memory_down(const __gri
         if (DUAL && job.raw) job.readings[1][at] = o_t[p];
       }
     }
-    const mem_cells last(state, norm, b, h);
-    if constexpr (DUAL) mem_save(job, team, last, j0, S[0].t, b);
-    else mem_save(job, team, last, j0, S[0].v, b);
-    if constexpr (RULE::MOMENT) {
-      const mem_cells change(moment, norm, b, h);
-      if constexpr (DUAL) mem_save(job, team, change, j0, S[1].t, b);
-      else mem_save(job, team, change, j0, S[1].v, b);
-    }
+    mem_last<DUAL>(job, team, mem_cells(state, norm, b, h), job.state, j0, S[0], b, h);
+    if constexpr (RULE::MOMENT) mem_last<DUAL>(job, team, mem_cells(moment, norm, b, h), NULL, j0, S[1], b, h);
     ptx_copy_wait<0>();
   }
 }
@@ -531,7 +546,8 @@ static __global__ void __launch_bounds__(MEM_THREADS) memory_divide(const __grid
   const int32_t   *offsets = job.out.offsets;
   if (h >= job.H) return;
   for (int64_t b = blockIdx.y; b < job.B; b += gridDim.y) {
-    if (wire_follows(out, offsets, b) || wire_place(out, offsets, b) < 0 || t >= wire_rows(offsets, b, job.T)) continue;
+    const int64_t T = wire_rows(offsets, b, job.T);
+    if (wire_follows(out, offsets, b) || wire_place(out, offsets, b) < 0 || t >= T || !mem_mine(job, T)) continue;
     for (int64_t k = b; wire_in_group(out, offsets, b, k, job.B); k++) {
       const int64_t row = mem_row(job, k, h) + (int64_t)t * job.row;
       const int64_t at = mem_place(out, offsets, k, h) + t * out.stride[0];
@@ -553,7 +569,8 @@ static __global__ void __launch_bounds__(MEM_THREADS) memory_divide_up(const __g
   const int32_t   *offsets = job.out.offsets;
   if (h >= job.H) return;
   for (int64_t b = blockIdx.y; b < job.B; b += gridDim.y) {
-    if (t >= wire_rows(offsets, b, job.T)) continue;
+    const int64_t T = wire_rows(offsets, b, job.T);
+    if (t >= T || !mem_mine(job, T)) continue;
     const int64_t at = mem_place(d, offsets, b, h), at_t = DUAL ? mem_place(td, offsets, b, h) : -1;
     const int64_t row = mem_row(job, b, h) + (int64_t)t * job.row;
     float        *x = job.readings[0] + row, *x_t = job.readings[DUAL] + row;
@@ -582,24 +599,74 @@ static inline mica_status mem_run_divide(const char *name, void (*kernel)(mem_jo
                       dim3(MEM_THREADS), 0, stream, job);
 }
 
+/* ---- parts ---- */
+
+/* element (h, r, c) of a wire from parts [(b, h)][slice][r][c], rows of `ld` */
+struct mem_parts {
+  mica_wire      w;
+  const int32_t *offsets;
+  const float   *from;
+  int64_t        B, head, row, col;          /* strides of the wire */
+  int32_t        H, rows, columns, slices, ld;
+  int32_t        shortest = 0, longest = MEM_LONGEST; /* of packed rows: tasks of other lengths are left alone */
+};
+template <int THREADS>
+static __global__ void __launch_bounds__(THREADS) memory_gather(const __grid_constant__ mem_parts p) {
+  for (int64_t first = blockIdx.y; first < p.B; first += gridDim.y) {
+    if (wire_follows(p.w, p.offsets, first) || wire_place(p.w, p.offsets, first) < 0) continue;
+    const int64_t rows = p.offsets ? wire_rows(p.offsets, first, p.rows) : p.rows;
+    if (p.offsets && (rows < p.shortest || rows > p.longest)) continue;
+    for (int64_t n = (int64_t)blockIdx.x * THREADS + threadIdx.x; n < p.H * rows * p.columns;
+         n += (int64_t)gridDim.x * THREADS) {
+      const int64_t c = n % p.columns, r = n / p.columns % rows, h = n / p.columns / rows;
+      const int64_t at = wire_place(p.w, p.offsets, first) + h * p.head + r * p.row + c * p.col;
+      for (int64_t b = first; wire_in_group(p.w, p.offsets, first, b, p.B); b++) {
+        float x = 0;
+        for (int s = 0; s < p.slices; s++) x += p.from[(((b * p.H + h) * p.slices + s) * p.rows + r) * p.ld + c];
+        wire_put(p.w, at, x, mem_adds(p.w, p.offsets, b));
+      }
+    }
+  }
+}
+static inline mica_status mem_run_gather(const char *name, const mem_parts &p, void *stream) {
+  if (!p.w.data || !p.from) return MICA_OK;
+  return micak_launch(name, memory_gather<MEM_THREADS>,
+                      dim3(micak_blocks((int64_t)p.H * p.rows * p.columns, MEM_THREADS), micak_task_blocks(p.B)),
+                      dim3(MEM_THREADS), 0, stream, p);
+}
+/* rows (K,.) of a state, or of its cotangent, kept by task, to its wire */
+static inline mica_status mem_gather_state(const char *name, const mem_job &job, const mica_wire &w, const float *from,
+                                           int32_t columns, int64_t col, void *stream) {
+  const mem_parts p = { w, NULL, from, job.B, w.stride[0], w.stride[1], col, job.H, job.K, columns, 1, job.row };
+  return mem_run_gather(name, p, stream);
+}
+/* state and sum of keys, by the last launch */
+static inline mica_status mem_gather_states(const char *name, const mem_job &job, const mica_wire &state,
+                                            const mica_wire &norm, void *stream) {
+  if (!job.state || job.longest < MEM_LONGEST) return MICA_OK;
+  const mica_status status = mem_gather_state(name, job, state, job.state, job.V, state.stride[2], stream);
+  return status < 0 ? status : mem_gather_state(name, job, norm, job.state + job.V, 1, 0, stream);
+}
+
 /* ---- faces ---- */
 
-static inline size_t mem_down_scratch(const micak_memory *m, bool dual) {
-  mem_job job = {};
-  int64_t floats = 0;
-  if (!m->divide || mem_open(&job, m) < 0) return 0;
-  mem_readings(&job, NULL, &floats, dual);
-  return (size_t)floats * sizeof(float);
+/* the parts of the job that lie in scratch; returns its bytes */
+static inline size_t mem_down_scratch(mem_job *job, float *scratch, bool dual) {
+  const bool both = job->shortest > 0 || job->longest < MEM_LONGEST; /* another launch writes states, too */
+  int64_t    at = both ? mem_state_scratch(job, dual ? job->state_out.t : job->state_out.v,
+                                           dual ? job->norm_out.t : job->norm_out.v, scratch)
+                       : 0;
+  if (job->divide) mem_readings(job, scratch, &at, dual);
+  return (size_t)at * sizeof(float);
 }
 template <class RULE>
-static inline mica_status mem_down(const micak_memory *m, const mica_exec *exec) {
+static inline mica_status mem_down(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
   constexpr bool DUAL = RULE::DUAL;
   mem_job     job = {};
-  int64_t     floats = 0;
-  mica_status status = mem_open(&job, m);
+  mica_status status = mem_open(&job, m, shortest, longest);
   if (status < 0 || job.B <= 0) return status;
+  mem_down_scratch(&job, static_cast<float *>(exec->scratch), DUAL);
   job.reads = (DUAL ? job.out.t.data : job.out.v.data) != NULL, job.raw = job.reads && job.divide;
-  if (job.raw) mem_readings(&job, static_cast<float *>(exec->scratch), &floats, DUAL);
   status = mem_run_down<RULE>(m->name, job, exec->stream);
   if constexpr (!RULE::DELTA)                      /* the delta rules have no normaliser */
     if (status >= 0 && job.raw) status = mem_run_divide(m->name, memory_divide<DUAL>, job, exec->stream);

@@ -9,7 +9,8 @@
  *   E' = (V - K S)' I'        y' = (U- diag(beta))' I        w = U- - N' y
  * its elements are what keys read through the tokens between them: bounded where the rule is.
  * a product is three of tf32 (cuda_tile_tf32.cuh), 32 terms at a time, added up in fp32. chunks are counted from a
- * task's first token: no bit depends on B, T, or on how many chunks a group has. */
+ * task's first token, and its own length chooses between them and the recurrence: no bit depends on B, on who else is
+ * there, or on how many chunks a group has. */
 #ifndef MICA_KERNELS_COMMON_CUDA_MEMORY_CHUNK_CUH
 #define MICA_KERNELS_COMMON_CUDA_MEMORY_CHUNK_CUH
 
@@ -19,6 +20,7 @@
 enum { CHUNK = 16, CHUNK_LD = CHUNK + 8, CHUNK_CELLS = CHUNK * CHUNK_LD, CHUNK_PAD = 8 };
 enum { CHUNK_WARPS = 8, CHUNK_THREADS = 32 * CHUNK_WARPS, CHUNK_SLICE = 16 * CHUNK_WARPS };
 enum { CHUNK_LEAST = 8, CHUNK_MOST = 128 };  /* K and V from; K to, with tangents to half of it: registers */
+enum { CHUNK_SHORT = 352 };                  /* T (K + V): by shape, a task goes token by token up to here, README.md */
 enum { CHUNK_GROUP = 4, CHUNK_SHARED = 96 * 1024 };
 
 /* K a multiple of 16, V of a slice; group: chunks at a time; most: of the longest sequence; before, after: is there a
@@ -39,17 +41,23 @@ struct chunk_cells {
 
 /* ---- host ---- */
 
-/* chunks, or token by token? of the form, K and V alone */
-static inline bool chunk_suits(const micak_memory *m, bool dual) {
-  return m->form == MICAK_MEMORY_CHUNKED && m->K >= CHUNK_LEAST && m->V >= CHUNK_LEAST && m->K <= CHUNK_MOST / (1 + dual);
+/* a task of at least so many tokens goes in chunks, others token by token */
+static inline int32_t chunk_from(const micak_memory *m, bool dual) {
+  if (m->form == MICAK_MEMORY_RECURRENT || m->K < CHUNK_LEAST || m->V < CHUNK_LEAST || m->K > CHUNK_MOST / (1 + dual))
+    return MEM_LONGEST;
+  return m->form == MICAK_MEMORY_CHUNKED ? 0 : (int32_t)(CHUNK_SHORT / (m->K + m->V)) + 1;
+}
+/* may there be tasks of both kinds? lengths of packed rows are device data */
+static inline bool chunk_both(const micak_memory *m, int32_t from) {
+  return from > 0 && m->T >= from && m->q->offsets;
 }
 
 /* K in tiles of 8 columns, to an instantiation */
 static inline int32_t chunk_width(int64_t K) { return K <= 16 ? 16 : K <= 32 ? 32 : K <= 64 ? 64 : 128; }
 
-static inline mica_status chunk_open(chunk_job *c, const micak_memory *m) {
+static inline mica_status chunk_open(chunk_job *c, const micak_memory *m, int32_t from) {
   mem_job          *job = &c->m;
-  const mica_status status = mem_open(job, m);
+  const mica_status status = mem_open(job, m, from);
   if (status < 0) return status;
   job->slices = (job->columns + CHUNK_SLICE - 1) / CHUNK_SLICE;
   job->width = (job->columns + job->slices - 1) / job->slices;
@@ -374,17 +382,23 @@ MEM_DEVICE void chunk_load(const mem_job &job, const mem_cells &cells, int j, in
             row.at >= 0 && i + e + chunk_t() < job.K ? wire_get(row.w, row.at + (i + e) * row.step) : 0.0f;
   }
 }
+/* the last state of (b, h): to its wires or, by task, to scratch */
 template <int NK>
-MEM_DEVICE void chunk_save(const mem_job &job, const mem_cells &cells, int j, int end, const float (&x)[NK][4], int64_t b) {
+MEM_DEVICE void chunk_save(const mem_job &job, const mem_cells &cells, int j, int end, const float (&x)[NK][4], int64_t b,
+                           int64_t h) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const chunk_cell row(job, cells, j + chunk_g() + 8 * half, end, b);
+    const int        column = j + chunk_g() + 8 * half;
+    const chunk_cell row(job, cells, column, end, b);
+    float *const     scratch = job.state && column < end ? job.state + (b * job.H + h) * job.K * job.row + column : NULL;
 #pragma unroll
     for (int i = 0; i < 8 * NK; i += 8)
 #pragma unroll
-      for (int e = 0; e < 2; e++)
-        if (row.at >= 0 && i + e + chunk_t() < job.K)
-          wire_put(row.w, row.at + (i + e) * row.step, x[i / 8][2 * half + e], row.adds);
+      for (int e = 0; e < 2; e++) {
+        if (i + e + chunk_t() >= job.K) continue;
+        if (scratch) scratch[(i + e + chunk_t()) * job.row] = x[i / 8][2 * half + e];
+        else if (row.at >= 0) wire_put(row.w, row.at + (i + e) * row.step, x[i / 8][2 * half + e], row.adds);
+      }
   }
 }
 /* to scratch, for the end of the way back */
@@ -527,8 +541,8 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
   }
   if (wanted && mine) {
     const mem_cells last(state, norm, b, h);
-    if constexpr (DUAL) chunk_save(job, last, j, end, S_t, b);
-    else chunk_save(job, last, j, end, S, b);
+    if constexpr (DUAL) chunk_save(job, last, j, end, S_t, b, h);
+    else chunk_save(job, last, j, end, S, b, h);
   }
   ptx_copy_wait<0>();
 }
@@ -543,12 +557,13 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_down(con
   const mica_wire &norm = DUAL ? job.norm_out.t : job.norm_out.v;
   const int64_t    unit = blockIdx.x, h = unit / job.slices % job.H, first = unit / job.slices / job.H;
   auto follows = [&](int64_t b) { /* does b write what the task before it writes? */
-    return (!job.raw && out.data && wire_follows(out, job.out.offsets, b)) || (state.data && wire_follows(state, NULL, b)) ||
-           (norm.data && wire_follows(norm, NULL, b));
+    return (!job.raw && out.data && wire_follows(out, job.out.offsets, b)) ||
+           (!job.state && ((state.data && wire_follows(state, NULL, b)) || (norm.data && wire_follows(norm, NULL, b))));
   };
   if (follows(first)) return;
   for (int64_t b = first; b == first || (b < job.B && follows(b)); b++)
-    chunk_down<RULE, NK, false>(c, team, b, h, (int)(unit % job.slices) * job.width);
+    if (mem_mine(job, wire_rows(job.q.offsets, b, job.T)))
+      chunk_down<RULE, NK, false>(c, team, b, h, (int)(unit % job.slices) * job.width);
 }
 
 /* ---- forward and jvp ---- */
@@ -559,26 +574,36 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_down(con
                                                              : kernel<RULE, RULE::DUAL ? 8 : 16>)
 
 template <class RULE>
-static inline mica_status chunk_run_down(const micak_memory *m, const mica_exec *exec) {
+static inline mica_status chunk_run_down(const micak_memory *m, const mica_exec *exec, int32_t from) {
   constexpr bool DUAL = RULE::DUAL;
   chunk_job      c = {};
-  int64_t        floats = 0;
-  mica_status    status = chunk_open(&c, m);
+  mica_status    status = chunk_open(&c, m, from);
   mem_job       &job = c.m;
   if (status < 0 || job.B <= 0) return status;
   job.reads = (DUAL ? job.out.t.data : job.out.v.data) != NULL, job.raw = job.reads && job.divide;
-  if (job.raw) mem_readings(&job, static_cast<float *>(exec->scratch), &floats, DUAL);
+  mem_down_scratch(&job, static_cast<float *>(exec->scratch), DUAL);
   chunk_stages(&c, RULE::WRITES | 1u << MEM_Q, DUAL, chunk_cells<RULE>::SIZE);
   status = micak_launch(m->name, CHUNK_KERNEL(memory_chunk_down, RULE, c.K), mem_grid(&job), mem_block(&job),
                         mem_shared(&job), exec->stream, c);
   if constexpr (!RULE::DELTA)
     if (status >= 0 && job.raw) status = mem_run_divide(m->name, memory_divide<DUAL>, job, exec->stream);
-  return status;
+  if (status < 0) return status;
+  return mem_gather_states(m->name, job, DUAL ? job.state_out.t : job.state_out.v,
+                           DUAL ? job.norm_out.t : job.norm_out.v, exec->stream);
 }
-/* in chunks where they suit, else token by token */
+/* short tasks token by token, then the others in chunks */
 template <class RULE>
 static inline mica_status memory_run_down(const micak_memory *m, const mica_exec *exec) {
-  return chunk_suits(m, RULE::DUAL) ? chunk_run_down<RULE>(m, exec) : mem_down<RULE>(m, exec);
+  const int32_t from = chunk_from(m, RULE::DUAL);
+  if (m->T < from) return mem_down<RULE>(m, exec);
+  const bool        both = chunk_both(m, from);
+  const mica_status status = both ? mem_down<RULE>(m, exec, 0, from - 1) : MICA_OK;
+  return status < 0 ? status : chunk_run_down<RULE>(m, exec, both ? from : 0);
+}
+static inline size_t memory_down_bytes(const micak_memory *m, bool dual) {
+  mem_job       job = {};
+  const int32_t from = chunk_from(m, dual);
+  return mem_open(&job, m, chunk_both(m, from) ? from : 0) < 0 ? 0 : mem_down_scratch(&job, NULL, dual);
 }
 
 #endif

@@ -113,22 +113,9 @@ MEM_DEVICE void chunk_up(const chunk_job &c, const mem_team &team, int64_t b, in
   }
   ptx_copy_wait<0>();
   if (!wanted || !mine) return;
-  if (job.state) {                           /* rows of K, as memory_gather reads them */
-    float *to = job.state + (b * job.H + h) * job.K * job.row;
-#pragma unroll
-    for (int n = 0; n < NK; n++)
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const int i = 8 * n + chunk_t() + e % 2, col = j + chunk_g() + e / 2 * 8;
-        float     x = G[n][e];
-        if constexpr (DUAL) x = G_t[n][e];
-        if (i < job.K && col < end) to[(int64_t)i * job.row + col] = x;
-      }
-    return;
-  }
   const mem_cells before(state, norm, b, h);
-  if constexpr (DUAL) chunk_save(job, before, j, end, G_t, b);
-  else chunk_save(job, before, j, end, G, b);
+  if constexpr (DUAL) chunk_save(job, before, j, end, G_t, b, h);
+  else chunk_save(job, before, j, end, G, b, h);
 }
 
 template <class RULE, int NK>
@@ -138,6 +125,7 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_walks(co
   const mem_team team(job, memory);
   const int64_t  unit = blockIdx.x, b = unit / job.slices / job.H, h = unit / job.slices % job.H;
   const int      j0 = (int)(unit % job.slices) * job.width;
+  if (!mem_mine(job, wire_rows(job.q.offsets, b, job.T))) return;
   if (c.walk + blockIdx.y == 0) chunk_down<RULE, NK, true>(c, team, b, h, j0);
   else chunk_up<RULE, NK>(c, team, b, h, j0);
 }
@@ -176,7 +164,7 @@ MEM_DEVICE void chunk_join_tokens(const float *m, const float *p, int ld, chunk_
   for (int n = 0; n < 2; n++) chunk_add<false>(x[n], sum[n]);
 }
 /* x + x' of what is below the diagonal, by the warp that has x */
-MEM_DEVICE void chunk_both(const chunk_tile &x, float *to) {
+MEM_DEVICE void chunk_mirror(const chunk_tile &x, float *to) {
 #pragma unroll
   for (int e = 0; e < 8; e++) {
     const int row = chunk_g() + e / 2 % 2 * 8, col = 8 * (e / 4) + chunk_t() + e % 2;
@@ -255,7 +243,7 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_join(con
   for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
     const int  T = (int)wire_rows(job.q.offsets, b, job.T), n = min((int)CHUNK, T - t0);
     const bool before = c.before || chunk, after = c.after || t0 + CHUNK < T;
-    if (n <= 0) continue;
+    if (n <= 0 || !mem_mine(job, T)) continue;
     chunk_tile dq = {}, dk = {}, m = {}, m_t = {}; /* m: of warp 0 M-, of the next, or of the same, N- */
     chunk_tile nn = {}, nn_t = {};
     for (int j0 = 0; j0 < job.columns; j0 += job.width) {
@@ -300,8 +288,8 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_join(con
       if constexpr (DUAL) chunk_lower<false>(m_t, cells + CHUNK_CELLS);
     }
     if (DELTA && warp == (warps > 1)) {
-      chunk_both(nn, both);
-      if constexpr (DUAL) chunk_both(nn_t, both + CHUNK_CELLS);
+      chunk_mirror(nn, both);
+      if constexpr (DUAL) chunk_mirror(nn_t, both + CHUNK_CELLS);
     }
     team.sync();
     const float *k = mem_token(job, team.memory, MEM_K, 0, 0) + i0, *k_t = mem_token(job, team.memory, MEM_K, 1, 0) + i0;
@@ -329,7 +317,7 @@ template <class RULE>
 static inline size_t chunk_up_scratch(chunk_job *c, float *scratch) {
   mem_job      *job = &c->m;
   const int64_t pairs = job->B * job->H;
-  int64_t       at = 0;
+  int64_t       at = mem_state_scratch(job, mem_result<RULE::DUAL>(job->state_in), mem_result<RULE::DUAL>(job->norm_in), scratch);
   if (job->divide) mem_readings(job, scratch, &at, RULE::DUAL);
   for (int i = 0; i < 1 + RULE::DUAL; i++) {
     if (RULE::DELTA) job->e[i] = mem_take(scratch, &at, pairs * job->T * job->row);
@@ -337,16 +325,14 @@ static inline size_t chunk_up_scratch(chunk_job *c, float *scratch) {
     c->S[i] = mem_take(scratch, &at, pairs * c->most * c->V * c->K);
     c->G[i] = mem_take(scratch, &at, pairs * c->most * c->V * c->K);
   }
-  if (mem_shares(mem_result<RULE::DUAL>(job->state_in)) || mem_shares(mem_result<RULE::DUAL>(job->norm_in)))
-    job->state = mem_take(scratch, &at, pairs * job->K * job->row);
   return (size_t)at * sizeof(float);
 }
 
 template <class RULE>
-static inline mica_status chunk_run_up(const micak_memory *m, const mica_exec *exec) {
+static inline mica_status chunk_run_up(const micak_memory *m, const mica_exec *exec, int32_t from) {
   constexpr bool DUAL = RULE::DUAL;
   chunk_job      c = {};
-  mica_status    status = chunk_open(&c, m);
+  mica_status    status = chunk_open(&c, m, from);
   mem_job       &job = c.m;
   if (status < 0 || job.B <= 0) return status;
   chunk_up_scratch<RULE>(&c, static_cast<float *>(exec->scratch));
@@ -370,21 +356,26 @@ static inline mica_status chunk_run_up(const micak_memory *m, const mica_exec *e
   mem_stages(&job, chunk_join_kinds<RULE>::ALL, DUAL, CHUNK_CELLS * (1 + DUAL) * (1 + RULE::DELTA) + CHUNK);
   status = micak_launch(m->name, memory_chunk_join<RULE>, mem_grid(&job), mem_block(&job), mem_shared(&job),
                         exec->stream, c);
-  const mica_wire &state = mem_result<DUAL>(job.state_in), &norm = mem_result<DUAL>(job.norm_in);
-  if (status >= 0) status = mem_gather_state(m->name, job, state, job.state, job.V, state.stride[2], exec->stream);
   if (status < 0) return status;
-  return mem_gather_state(m->name, job, norm, job.state ? job.state + job.V : NULL, 1, 0, exec->stream);
+  return mem_gather_states(m->name, job, mem_result<DUAL>(job.state_in), mem_result<DUAL>(job.norm_in), exec->stream);
 }
-/* in chunks where they suit, else token by token */
+/* short tasks token by token, then the others in chunks, in the same scratch but for what is gathered at the end */
 template <class RULE>
 static inline mica_status memory_run_up(const micak_memory *m, const mica_exec *exec) {
-  return chunk_suits(m, RULE::DUAL) ? chunk_run_up<RULE>(m, exec) : mem_up<RULE>(m, exec);
+  const int32_t from = chunk_from(m, RULE::DUAL);
+  if (m->T < from) return mem_up<RULE>(m, exec);
+  const bool        both = chunk_both(m, from);
+  const mica_status status = both ? mem_up<RULE>(m, exec, 0, from - 1) : MICA_OK;
+  return status < 0 ? status : chunk_run_up<RULE>(m, exec, both ? from : 0);
 }
 template <class RULE>
 static inline size_t memory_up_bytes(const micak_memory *m) {
-  chunk_job c = {};
-  if (!chunk_suits(m, RULE::DUAL)) return mem_up_bytes<RULE>(m);
-  return chunk_open(&c, m) < 0 ? 0 : chunk_up_scratch<RULE>(&c, NULL);
+  chunk_job     c = {};
+  const int32_t from = chunk_from(m, RULE::DUAL);
+  if (m->T < from) return mem_up_bytes<RULE>(m);
+  const size_t steps = chunk_both(m, from) ? mem_up_bytes<RULE>(m, 0, from - 1) : 0;
+  const size_t chunks = chunk_open(&c, m, from) < 0 ? 0 : chunk_up_scratch<RULE>(&c, NULL);
+  return steps > chunks ? steps : chunks;
 }
 
 #endif

@@ -11,9 +11,6 @@
 
 #include "common/cuda_memory.cuh"
 
-template <bool DUAL>
-static __host__ __device__ __forceinline__ const mica_wire &mem_result(const mica_port &p) { return DUAL ? p.td : p.d; }
-
 /* what a team has in shared memory behind the buffers, in floats */
 struct mem_up_layout {
   int start, values, rows, cells;            /* sizes */
@@ -225,6 +222,7 @@ static __global__ void __launch_bounds__(MEM_THREADS, 1) memory_up(const __grid_
   float *cells_m = cells_a + size.cells, *own_start = start + team.lane * (RULE::STATES * CELLS + 1);
   for (int64_t b = first; b == first || (b < job.B && follows(b)); b++) {
     const int     T = (int)wire_rows(job.q.offsets, b, job.T), chunks = (T + job.tokens - 1) / job.tokens;
+    if (!mem_mine(job, T)) continue;
     const int64_t own = (b * job.H + h) * job.slices + unit % job.slices; /* this task's unit */
     float        *kept = job.kept + own * (job.chunks - 1) * size.start + team.lane;
     mem_state<DUAL> S[RULE::STATES];
@@ -354,64 +352,13 @@ static __global__ void __launch_bounds__(MEM_THREADS, 1) memory_up(const __grid_
                    mem_adds(vd, job.v.offsets, b));
       }
     }
-#pragma unroll
-    for (int n = 0; n < 1 + RULE::MOMENT; n++) {
-      const mem_cells before(n ? moment : state, norm, b, h);
-      float *const    part = n ? job.moment : job.state;
-#pragma unroll
-      for (int r = 0; r < MEM_R; r++)
-#pragma unroll
-        for (int c = 0; c < MEM_J; c++) {
-          const int i = mem_row_of(team, r), j = mem_column(job, team, j0, c);
-          float     x = G[n].v[r][c];
-          if constexpr (DUAL) x = G[n].t[r][c];
-          if (i >= job.K || j < 0) continue;
-          if (part) part[((b * job.H + h) * job.K + i) * job.row + j] = x;
-          else before.put(job, i, j, x, b);
-        }
-    }
+    mem_last<DUAL>(job, team, mem_cells(state, norm, b, h), job.state, j0, G[0], b, h);
+    if constexpr (RULE::MOMENT) mem_last<DUAL>(job, team, mem_cells(moment, norm, b, h), job.moment, j0, G[1], b, h);
     ptx_copy_wait<0>();
   }
 }
 
-/* ---- parts ---- */
-
-/* element (h, r, c) of a wire from parts [(b, h)][slice][r][c], rows of `ld` */
-struct mem_parts {
-  mica_wire      w;
-  const int32_t *offsets;
-  const float   *from;
-  int64_t        B, head, row, col;          /* strides of the wire */
-  int32_t        H, rows, columns, slices, ld;
-};
-template <int THREADS>
-static __global__ void __launch_bounds__(THREADS) memory_gather(const __grid_constant__ mem_parts p) {
-  for (int64_t first = blockIdx.y; first < p.B; first += gridDim.y) {
-    if (wire_follows(p.w, p.offsets, first) || wire_place(p.w, p.offsets, first) < 0) continue;
-    const int64_t rows = p.offsets ? wire_rows(p.offsets, first, p.rows) : p.rows;
-    for (int64_t n = (int64_t)blockIdx.x * THREADS + threadIdx.x; n < p.H * rows * p.columns;
-         n += (int64_t)gridDim.x * THREADS) {
-      const int64_t c = n % p.columns, r = n / p.columns % rows, h = n / p.columns / rows;
-      const int64_t at = wire_place(p.w, p.offsets, first) + h * p.head + r * p.row + c * p.col;
-      for (int64_t b = first; wire_in_group(p.w, p.offsets, first, b, p.B); b++) {
-        float x = 0;
-        for (int s = 0; s < p.slices; s++) x += p.from[(((b * p.H + h) * p.slices + s) * p.rows + r) * p.ld + c];
-        wire_put(p.w, at, x, mem_adds(p.w, p.offsets, b));
-      }
-    }
-  }
-}
-static inline mica_status mem_run_gather(const char *name, const mem_parts &p, void *stream) {
-  if (!p.w.data || !p.from) return MICA_OK;
-  return micak_launch(name, memory_gather<MEM_THREADS>,
-                      dim3(micak_blocks((int64_t)p.H * p.rows * p.columns, MEM_THREADS), micak_task_blocks(p.B)),
-                      dim3(MEM_THREADS), 0, stream, p);
-}
-
 /* ---- faces ---- */
-
-/* may tasks share a place of this wire? slots are device data */
-static inline bool mem_shares(const mica_wire &w) { return w.data && (w.slot || w.task_stride == 0); }
 
 /* numbers that a slice may have only a part of: port, columns a row */
 static inline const mica_port *mem_part(const mem_job &job, int part) {
@@ -427,7 +374,7 @@ template <class RULE>
 static inline size_t mem_up_scratch(mem_job *job, float *scratch) {
   constexpr bool DUAL = RULE::DUAL;
   const int64_t  pairs = job->B * job->H;
-  int64_t        at = 0;
+  int64_t        at = mem_state_scratch(job, mem_result<DUAL>(job->state_in), mem_result<DUAL>(job->norm_in), scratch);
   if (job->divide) mem_readings(job, scratch, &at, DUAL);
   for (int i = 0; RULE::DELTA && i < (DUAL ? 2 : 1); i++) job->e[i] = mem_take(scratch, &at, pairs * job->T * job->row);
   if (RULE::NEEDS && job->chunks > 1)
@@ -435,29 +382,20 @@ static inline size_t mem_up_scratch(mem_job *job, float *scratch) {
   for (int i = 0; i < MEM_PARTS && job->slices > 1; i++)
     if (mem_result<DUAL>(*mem_part(*job, i)).data)
       job->part[i] = mem_take(scratch, &at, job->units * job->T * mem_part_columns(*job, i));
-  if (mem_shares(mem_result<DUAL>(job->state_in)) || mem_shares(mem_result<DUAL>(job->norm_in)))
-    job->state = mem_take(scratch, &at, pairs * job->K * job->row);
   if (mem_shares(mem_result<DUAL>(job->moment_in))) job->moment = mem_take(scratch, &at, pairs * job->K * job->row);
   return (size_t)at * sizeof(float);
 }
 template <class RULE>
-static inline size_t mem_up_bytes(const micak_memory *m) {
+static inline size_t mem_up_bytes(const micak_memory *m, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
   mem_job job = {};
-  return mem_open(&job, m) < 0 ? 0 : mem_up_scratch<RULE>(&job, NULL);
-}
-
-/* rows (K,.) of a state's cotangent, kept by task, to its wire */
-static inline mica_status mem_gather_state(const char *name, const mem_job &job, const mica_wire &w, const float *from,
-                                           int32_t columns, int64_t col, void *stream) {
-  const mem_parts p = { w, NULL, from, job.B, w.stride[0], w.stride[1], col, job.H, job.K, columns, 1, job.row };
-  return mem_run_gather(name, p, stream);
+  return mem_open(&job, m, shortest, longest) < 0 ? 0 : mem_up_scratch<RULE>(&job, NULL);
 }
 
 template <class RULE>
-static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec) {
+static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
   constexpr bool DUAL = RULE::DUAL;
   mem_job        job = {};
-  mica_status    status = mem_open(&job, m);
+  mica_status    status = mem_open(&job, m, shortest, longest);
   if (status < 0 || job.B <= 0) return status;
   mem_up_scratch<RULE>(&job, static_cast<float *>(exec->scratch));
   if constexpr (!RULE::DELTA) {
@@ -478,13 +416,11 @@ static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec) {
     const mica_wire &w = mem_result<DUAL>(port);
     const int32_t    columns = mem_part_columns(job, i);
     const mem_parts  parts = { w, port.offsets, job.part[i], job.B, w.stride[1], w.stride[0], w.stride[2],
-                               job.H, job.T, columns, job.slices, columns };
+                               job.H, job.T, columns, job.slices, columns, shortest, longest };
     status = mem_run_gather(m->name, parts, exec->stream);
   }
-  const mica_wire &state = mem_result<DUAL>(job.state_in), &norm = mem_result<DUAL>(job.norm_in);
+  if (status >= 0) status = mem_gather_states(m->name, job, mem_result<DUAL>(job.state_in), mem_result<DUAL>(job.norm_in), exec->stream);
   const mica_wire &moment = mem_result<DUAL>(job.moment_in);
-  if (status >= 0) status = mem_gather_state(m->name, job, state, job.state, job.V, state.stride[2], exec->stream);
-  if (status >= 0) status = mem_gather_state(m->name, job, norm, job.state ? job.state + job.V : NULL, 1, 0, exec->stream);
   return status < 0 ? status : mem_gather_state(m->name, job, moment, job.moment, job.V, moment.stride[2], exec->stream);
 }
 

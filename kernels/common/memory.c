@@ -13,7 +13,7 @@ int64_t micak_memory_chunk(const micak_memory *m) {
 static int64_t chunks(const micak_memory *m, int64_t C) { return m->T > C ? (m->T + C - 1) / C : 1; }
 int64_t micak_memory_chunks(const micak_memory *m) { return chunks(m, micak_memory_chunk(m)); }
 int micak_memory_blocked(const micak_memory *m) {
-  return m->form == MICAK_MEMORY_CHUNKED && !m->chunk && !m->decay && !m->keys && m->K <= MICAK_BLOCK_MOST &&
+  return m->form != MICAK_MEMORY_RECURRENT && !m->chunk && !m->decay && !m->keys && m->K <= MICAK_BLOCK_MOST &&
          m->V <= MICAK_BLOCK_MOST;
 }
 
@@ -89,7 +89,7 @@ static double pair_flop(const micak_memory *m, int face) {
   double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->keys);
   double C = (double)(micak_memory_blocked(m) ? MICAK_MEMORY_BLOCK : micak_memory_chunk(m));
   double token = (m->delta ? 6 : 4) * K * V;
-  if (m->form == MICAK_MEMORY_CHUNKED) token += C * (K + V) * (m->delta ? 2 : 1);
+  if (m->form != MICAK_MEMORY_RECURRENT) token += C * (K + V) * (m->delta ? 2 : 1);
   if (m->decay) token += m->form == MICAK_MEMORY_RECURRENT ? K * V : 3 * C * K;
   return times[face] * T * token;
 }

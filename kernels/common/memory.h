@@ -12,7 +12,7 @@
 
 #include "common/view.h"
 
-enum { MICAK_MEMORY_CHUNKED, MICAK_MEMORY_RECURRENT }; /* form */
+enum { MICAK_MEMORY_AUTO, MICAK_MEMORY_CHUNKED, MICAK_MEMORY_RECURRENT }; /* form; auto: by shape, on the CPU in chunks */
 enum { MICAK_DECAY_NONE, MICAK_DECAY_SCALAR, MICAK_DECAY_CHANNEL };
 
 /* one rule on given ports. ports that the rule does not have are NULL */

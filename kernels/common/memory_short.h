@@ -163,7 +163,7 @@ static inline memory_mat short_mat(const memory_pair *w, float *v, float *t, int
 /* may this pair go this way? its own length decides, so that its bits do not depend on others */
 static inline int memory_is_short(const memory_pair *w) {
   const micak_memory *m = w->m;
-  if (m->form != MICAK_MEMORY_CHUNKED || m->chunk || m->decay || m->keys || w->T < 1 || w->T > VW ||
+  if (m->form == MICAK_MEMORY_RECURRENT || m->chunk || m->decay || m->keys || w->T < 1 || w->T > VW ||
       w->K > SHORT_COLUMNS || w->V > SHORT_COLUMNS) return 0;
   int bit = w->back ? MICA_D : MICA_V;
   /* nor may bits depend on which results are wanted: a state_out that there is keeps all faces from it */

@@ -9,10 +9,11 @@
  * its key by 1 - beta |k|^2: while 0 <= beta |k|^2 <= 2 nothing grows; beyond, S grows geometrically and is Inf or NaN
  * once it leaves the range of f32, in the task and head where it happened alone.
  * form: chunked solves `chunk` tokens (0: by shape) as one triangular system, recurrent goes token by token; the same
- * function (on CUDA a chunk is 16 tokens whatever `chunk` says, and K or V under 8, or K over 128, over 64 in the faces
- * with tangents, go token by token in both forms, in the same bits). rows may be packed: the
- * sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
- * state_in. outputs must not overlap inputs.
+ * function. auto is chunked on the CPU; on CUDA a sequence of T tokens goes token by token while T (K + V) <= 352, else in
+ * chunks, by its own length, whatever the longest is (there a chunk is 16 tokens whatever `chunk` says, and K or V under 8, or K over 128, over 64 in
+ * the faces with tangents, go token by token in every form, in the same bits). rows may be packed: the sequences of all
+ * tasks one after another, each starting from its own state_in; an empty sequence has state_out = state_in. outputs must
+ * not overlap inputs.
  * nothing is saved: backward recomputes the states from one kept state a chunk, in scratch of (T / chunk) K V floats
  * and 2 T V. f32 state and sums. deterministic: the same bits for any cut into units; a task alone as in any batch.
  * unit: a (task, head) pair.
@@ -26,7 +27,7 @@
 typedef struct mica_delta_rule_args {
   size_t    size;
   int64_t   B, T, H, K, V;
-  int64_t   form, chunk;                     /* form: 0 chunked, 1 recurrent */
+  int64_t   form, chunk;                     /* form: 0 auto, 1 chunked, 2 recurrent */
   mica_port q, k, v, beta, state_in, out, state_out;
 } mica_delta_rule_args;
 

@@ -6,3 +6,8 @@ extern "C" mica_status micak_delta_rule_jvp_cuda(const mica_exec *exec, const vo
   const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
   return memory_run_down<mem_linear<true, false, true>>(&m, exec);
 }
+extern "C" void micak_delta_rule_jvp_cuda_split(const void *args, mica_split *split) {
+  const micak_memory m = delta_rule_memory(static_cast<const mica_delta_rule_args *>(args));
+  split->units = split->grain = 1, split->rows = 0;
+  split->scratch_bytes = memory_down_bytes(&m, true);
+}

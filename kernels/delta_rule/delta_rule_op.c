@@ -12,8 +12,8 @@ static const mica_dim dims[] = {
   { "B", AT(B) }, { "T", AT(T) }, { "H", AT(H) }, { "K", AT(K) }, { "V", AT(V) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_CHUNKED, 0, 1, "chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token" },
+  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
+    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
   { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
 };
 #define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
@@ -56,20 +56,15 @@ CPU_DISPATCH(delta_rule_jvp)
 CPU_DISPATCH(delta_rule_backward_jvp)
 REF_PROTOS(delta_rule);
 CUDA_PROTOS(delta_rule)
-#ifdef MICA_HAVE_CUDA
-void micak_delta_rule_backward_cuda_split(const void *args, mica_split *split);
-void micak_delta_rule_backward_jvp_cuda_split(const void *args, mica_split *split);
-#endif
+CUDA_SPLIT_PROTOS(delta_rule)
 static const mica_kernel kernels[] = {
   REF_KERNELS(delta_rule),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_delta_rule_forward_cpu, split_forward },
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_delta_rule_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_delta_rule_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_delta_rule_backward_jvp_cpu, split_backward_jvp },
-  CUDA_KERNELS_WITH(delta_rule, MICA_F32, NULL, micak_delta_rule_backward_cuda_split, NULL,
-                    micak_delta_rule_backward_jvp_cuda_split)
-  CUDA_KERNELS_WITH(delta_rule, MICA_BF16, NULL, micak_delta_rule_backward_cuda_split, NULL,
-                    micak_delta_rule_backward_jvp_cuda_split)
+  CUDA_KERNELS_SPLIT(delta_rule, MICA_F32)
+  CUDA_KERNELS_SPLIT(delta_rule, MICA_BF16)
 };
 
 #define BARE " state_in=none state_out=none"
@@ -80,12 +75,13 @@ static const mica_case cases[] = {
   { "B=1 T=1 H=1 K=1 V=1", 0 },
   { "B=1 T=17 H=1 K=16 V=9 chunk=16 beta=none", 0 },
   { "B=1 T=5 H=1 K=129 V=9", MICA_CASE_SLOW },
-  { "B=1 T=3 H=1 K=33 V=18 state_in=none", 0 },
+  { "B=1 T=3 H=1 K=33 V=18 form=chunked state_in=none", 0 },
   { "B=1 T=64 H=1 K=4 V=17", 0 },
   { "B=2 T=37 H=1 K=20 V=33", MICA_CASE_PACKED },
   { "B=2 T=37 H=1 K=20 V=33 form=recurrent", MICA_CASE_SAME },
   { "B=1 T=67 H=1 K=8 V=9", 0 },
   { "B=1 T=67 H=1 K=8 V=9 form=recurrent", MICA_CASE_SAME | MICA_CASE_SLOW },
+  { "B=2 T=24 H=1 K=8 V=9", MICA_CASE_PACKED },
   { "B=1 T=20 H=1 K=70 V=130 state_in=none", MICA_CASE_SLOW },
   { "B=1 T=64 H=1 K=4 V=17", MICA_CASE_SLOW },
   { "B=1 T=64 H=1 K=4 V=17 chunk=13", MICA_CASE_SAME | MICA_CASE_SLOW },

@@ -21,7 +21,7 @@
 typedef struct mica_gated_delta_args {
   size_t    size;
   int64_t   B, T, H, K, V, A;
-  int64_t   form, chunk;                     /* form: 0 chunked, 1 recurrent */
+  int64_t   form, chunk;                     /* form: 0 auto, 1 chunked, 2 recurrent */
   mica_port q, k, v, beta, decay, state_in, out, state_out;
 } mica_gated_delta_args;
 

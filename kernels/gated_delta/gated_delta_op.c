@@ -13,8 +13,8 @@ static const mica_dim dims[] = {
   { "A", AT(A) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_CHUNKED, 0, 1, "chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token" },
+  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
+    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
   { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
 };
 #define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)

@@ -10,8 +10,9 @@
  * decay (B,T,H,A), absent: 1 (nothing fades): A = 1, one factor a head (retention: Sun et al. 2023), or A = K, one for each
  * key channel (gated linear attention: Yang et al. 2023); the factor itself, as in gated_delta.h.
  * form: chunked computes tokens in chunks of `chunk` (0: by shape) by matrix products, recurrent token by token; the
- * same function (on CUDA a chunk is 16 tokens whatever `chunk` says, and with a decay, K or V under 8, or K over 128, over
- * 64 in the faces with tangents, both forms go token by token, in the same bits). rows may be packed:
+ * same function. auto is chunked on the CPU; on CUDA a sequence of T tokens goes token by token while T (K + V) <= 352,
+ * else in chunks, by its own length, whatever the longest is (there a chunk is 16 tokens whatever `chunk` says, and with a decay, K or V under 8, or
+ * K over 128, over 64 in the faces with tangents, every form goes token by token, in the same bits). rows may be packed:
  * the sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
  * state_in. outputs must not overlap inputs.
  * the denominator is not guarded beyond eps: with positive features it is positive; where it is 0, out is not finite.
@@ -28,7 +29,7 @@
 typedef struct mica_linear_attention_args {
   size_t    size;
   int64_t   B, T, H, K, V, A;
-  int64_t   form, chunk, normalise;          /* form: 0 chunked, 1 recurrent */
+  int64_t   form, chunk, normalise;          /* form: 0 auto, 1 chunked, 2 recurrent */
   double    eps;
   mica_port q, k, v, decay, state_in, norm_in, out, state_out, norm_out;
 } mica_linear_attention_args;

@@ -10,5 +10,5 @@ extern "C" mica_status micak_linear_attention_forward_cuda(const mica_exec *exec
 extern "C" void micak_linear_attention_forward_cuda_split(const void *args, mica_split *split) {
   const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
   split->units = split->grain = 1, split->rows = 0;
-  split->scratch_bytes = mem_down_scratch(&m, false);
+  split->scratch_bytes = memory_down_bytes(&m, false);
 }

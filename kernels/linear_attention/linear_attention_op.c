@@ -13,8 +13,8 @@ static const mica_dim dims[] = {
   { "A", AT(A) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_CHUNKED, 0, 1, "chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token" },
+  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
+    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
   { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
   { "normalise", MICA_PARAM_CHOICE, AT(normalise), 0, 0, 1, "no|yes", "divide by the reading of the sum of keys" },
   { "eps", MICA_PARAM_REAL, AT(eps), 0, 0, 1e6, NULL, "added to the denominator" },
@@ -98,7 +98,7 @@ static const mica_case cases[] = {
   { "B=2 T=7 H=1 K=4 V=9 A=4 form=recurrent normalise=yes eps=0.01", MICA_CASE_SAME },
   { "B=1 T=33 H=1 K=1 V=6 state_in=none state_out=none" FADING, 0 },
   { "B=1 T=5 H=1 K=129 V=9 normalise=yes eps=0.01 decay=none", MICA_CASE_SLOW },
-  { "B=1 T=3 H=1 K=33 V=18 state_in=none" PLAIN, 0 },
+  { "B=1 T=3 H=1 K=33 V=18 form=chunked state_in=none" PLAIN, 0 },
   { "B=1 T=63 H=1 K=8 V=4 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=65 H=1 K=8 V=4" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=100 H=2 K=33 V=7 form=recurrent normalise=yes decay=none", MICA_CASE_SLOW },
@@ -107,7 +107,7 @@ static const mica_case cases[] = {
   { "B=1 T=2000 H=1 K=4 V=4" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=2000 H=1 K=4 V=4 form=recurrent" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=2 T=37 H=1 K=20 V=33" PLAIN, MICA_CASE_PACKED },
-  { "B=2 T=18 H=1 K=9 V=8 normalise=yes eps=0.01 decay=none", MICA_CASE_PACKED },
+  { "B=2 T=18 H=1 K=9 V=32 normalise=yes eps=0.01 decay=none", MICA_CASE_PACKED },
   { "B=1 T=50 H=1 K=80 V=96 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=70 V=130" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent" PLAIN, MICA_CASE_SLOW },
