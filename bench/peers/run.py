@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,8 @@ class Ended(RuntimeError):
 
 
 class Process:
-    """a worker that answers one JSON line to each line"""
+    """a worker that answers one JSON line to each line, within `wait` seconds: compilers and thread pools of peers may hang"""
+    wait = 900
 
     def __init__(self, command):
         self.errors = tempfile.TemporaryFile("w+")
@@ -43,6 +45,10 @@ class Process:
         self.answer()
 
     def answer(self):
+        if not select.select([self.process.stdout], [], [], self.wait)[0]:  # lines come one for one: none is in the buffer
+            self.process.kill()
+            self.process.wait()
+            raise Ended(f"no answer in {self.wait} s (--wait)")
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -107,16 +113,27 @@ def start_peers(args, work, job, file, threads, micro, folder, forms, check, exa
 
 def interleave(args, processes, steps_of):
     """form -> seconds of its steps, in rounds by turn; workers are warm and start a new peak of memory"""
-    times = {name: [] for name in processes}
-    steps = {}
-    for name, process in processes.items():
-        warm = process.ask("steps 2")["seconds"]  # compile, fault pages in
-        steps[name] = steps_of(min(warm))
-        process.ask("reset")
+    times, steps = {}, {}
+
+    def ask(name, text):
+        """an answer's seconds; None where the form ended: it is out"""
+        try:
+            return processes[name].ask(text)["seconds"]
+        except Ended as failure:
+            print(f"  {name}: ended while it was timed: {failure}", file=sys.stderr)
+            processes.pop(name)
+            times.pop(name)
+
+    for name in list(processes):
+        times[name] = []
+        warm = ask(name, "steps 2")  # compile, fault pages in
+        if warm:
+            steps[name] = steps_of(min(warm))
+            processes[name].ask("reset")
     order = list(processes)
     for _ in range(args.rounds):
-        for name in order:
-            times[name] += processes[name].ask(f"steps {steps[name]}")["seconds"]
+        for name in [n for n in order if n in processes]:
+            times.get(name, []).extend(ask(name, f"steps {steps[name]}") or [])
         order = order[1:] + order[:1]  # nobody always runs after the same neighbour
     return times
 
@@ -249,6 +266,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.15, help="of one form in one round; at least one step")
+    parser.add_argument("--wait", type=int, default=Process.wait, help="seconds for a form to answer, compiling included; then it is out")
     parser.add_argument("--forms", nargs="+", help="only these peers; * and ? may be used")
     parser.add_argument("--jobs", nargs="+", choices=["gradient", "hvp"], help="of single operations; default: as the workload says")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: whole jobs on a GPU (--bin build/cuda/bin)")
@@ -257,6 +275,7 @@ def main():
     parser.add_argument("--set", nargs="*", default=[], help="more overrides of a whole job, KEY=VALUE")
     parser.add_argument("--json", help="write all figures here")
     args = parser.parse_args()
+    Process.wait = args.wait
     if args.list or not args.workload:
         for work in works.values():
             forms = list(work.forms) if isinstance(work, workload.Job) else [f"torch:{k}" for k in work.torch] + [f"jax:{k}" for k in work.jax]

@@ -30,8 +30,12 @@ def jax_math(p):
 # SDPA's fused kernels have no second derivative
 SDPA_HVP = tuple(("hvp", f"{way}:sdpa") for way in ("torch_eager", "torch_func", "torch_compile"))
 SHAPES = [(512, 41, 8, 32), (512, 82, 8, 32), (512, 128, 8, 32), (4, 1024, 8, 64)]
+LENGTHS = (512, 1024, 2048, 4096)            # what memory grows with; 8192 of plain math would take 25 GB
 WORKLOADS = [
     Op("attention_" + "x".join(map(str, shape)), "attention", {n: shape for n in "qkv"},
        {"math": torch_math, "sdpa": torch_sdpa}, {"math": jax_math}, out="out", refuse=SDPA_HVP)
     for shape in SHAPES
+] + [
+    Op(f"attention_memory_{T}", "attention", {n: (1, T, 8, 64) for n in "qkv"}, {"math": torch_math}, out="out", jobs=("hvp",))
+    for T in LENGTHS
 ]
