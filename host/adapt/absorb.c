@@ -1,5 +1,5 @@
 /* an inner loop and the query's loss as one entry: when the adapted weights of a small network go nowhere but into the
- * same network on the query, whose mean squared error is an output, a worker does all that there is of a task while its
+ * same network on the query, whose loss of the same kind is an output, a worker does all that there is of a task while its
  * weights are in the cache. made for one executor, in a copy of the program's list. */
 #include <string.h>
 
@@ -86,15 +86,16 @@ static int match_query(const mica_executor *x, const micah_entry *entry, match *
     else if (next_of(p, value, "linear", "x", entry->level) != e) return 0;
     value = bound_to(linear, "y");
   }
-  int32_t e = next_of(p, value, "mse", "pred", entry->level);
+  const micah_mlp_port *port = &micah_mlp_ports[m->labels];
+  int32_t e = next_of(p, value, port->op, port->pred, entry->level);
   if (e < 0 || !is_data(x, out->x.value, m->width[0])) return 0;
-  const micah_entry *mse = &p->entries[out->entries[out->n++] = e];
-  out->y = mse->binds[operand_named(mse, "target")];
-  out->mean_out = ((const mica_mse_args *)mse->args)->reduction == MICA_MSE_MEAN;
-  out->loss = mse->binds[operand_named(mse, "loss")];
+  const micah_entry *loss = &p->entries[out->entries[out->n++] = e];
+  out->y = loss->binds[operand_named(loss, port->y)];
+  out->mean_out = !m->labels && ((const mica_mse_args *)loss->args)->reduction == MICA_MSE_MEAN;
+  out->loss = loss->binds[operand_named(loss, "loss")];
   out->axis = p->values[out->x.value].axis;
-  if (bound_to(mse, "weight") >= 0 || !is_data(x, out->y.value, m->width[m->layers]) ||
-      p->values[out->y.value].axis != out->axis)
+  if (bound_to(loss, "weight") >= 0 || out->y.value < 0 ||
+      !is_data(x, out->y.value, m->labels ? 1 : m->width[m->layers]) || p->values[out->y.value].axis != out->axis)
     return 0;
   e = next_of(p, out->loss.value, "mean", "x", entry->level);
   if (e >= 0 && ((const mica_reduce_args *)p->entries[e].args)->axis == 0) {
@@ -119,7 +120,7 @@ static mica_status make_op(const mica_executor *x, const micah_entry *entry, con
   for (int i = 0; i < 3; i++) {
     const micah_value *v = &x->program->values[binds[i]->value];
     mica_operand *o = &operands[op->n_operands + i];
-    *o = (mica_operand){ .name = names[i], .role = i < 2 ? MICA_IN : MICA_OUT };
+    *o = (mica_operand){ .name = names[i], .role = i == 2 ? MICA_OUT : v->dtype >= MICA_I32 ? MICA_INDEX : MICA_IN };
     o->offset = offsetof(micah_inner_args, ports) + (size_t)(op->n_operands + i) * sizeof(mica_port);
     o->shape = micah_port_shape(region, v->axis < 0 ? NULL : op->dims[op->n_dims].name, v->rank, v->shape);
     if (!o->shape) return MICA_ERR_MEMORY;

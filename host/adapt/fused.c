@@ -1,5 +1,6 @@
 #include "adapt/fused.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,6 +30,8 @@ static mica_value in_step(const mica_step *step, const mica_program *loss, int32
   return value < 0 ? -1 : mica_program_find(step->program, loss->values[value].name);
 }
 
+const micah_mlp_port micah_mlp_ports[] = { { "mse", "pred", "target" }, { "cross_entropy", "logits", "label" } };
+
 /* layers of the loss program in `names` (values of `loss`); 0: it is something else */
 static int match_loss(const mica_program *p, const char *output, micah_mlp_step *m) {
   int n = p->n_entries - 2, last = -1;
@@ -40,25 +43,27 @@ static int match_loss(const mica_program *p, const char *output, micah_mlp_step 
     int32_t x = bound_to(e, "x"), w = bound_to(e, "w"), b = bound_to(e, "b");
     int32_t act = (int32_t)((mica_linear_args *)e->args)->act;
     if (!is_param(p, w, 2) || (b >= 0 && !is_param(p, b, 1)) || x < 0) return 0;
-    if (l == 0 ? !is_input(p, x) || p->values[x].rank != 1 || p->values[x].axis < 0
-               : !whole(p, x) || p->values[x].root != last) return 0;
-    if (l == 0) m->x = x, m->width[0] = p->values[w].shape[1];
+    if (!whole(p, x) || (l == 0 ? !is_input(p, p->values[x].root) || p->values[x].rank != 1 || p->values[x].axis < 0
+                                  : p->values[x].root != last)) return 0;
+    if (l == 0) m->x = p->values[x].root, m->width[0] = p->values[w].shape[1];
     if (n == 1 || l + 1 < n) m->act = l + 1 < n ? act : MICA_ACT_RELU;
     if (l + 1 == n ? act != MICA_ACT_NONE : act != MICA_ACT_RELU && act != MICA_ACT_TANH && act != MICA_ACT_SIGMOID)
       return 0;
     if (l > 0 && l + 1 < n && act != (int32_t)((mica_linear_args *)p->entries[0].args)->act) return 0;
     m->param[2 * l] = w, m->param[2 * l + 1] = b, m->width[l + 1] = p->values[w].shape[0];
-    if (m->width[l] > MICAK_MLP_WIDTH || m->width[l + 1] > MICAK_MLP_WIDTH) return 0;
+    if (m->width[l] > (l ? MICAK_MLP_WIDTH : MICAK_MLP_INPUTS) || m->width[l + 1] > MICAK_MLP_WIDTH) return 0;
     last = p->values[bound_to(e, "y")].root;
   }
-  const micah_entry *mse = &p->entries[n], *mean = &p->entries[n + 1];
-  if (strcmp(mse->op->name, "mse") || strcmp(mean->op->name, "mean")) return 0;
-  m->y = bound_to(mse, "target");
-  int32_t pred = bound_to(mse, "pred"), rows = bound_to(mean, "x");
-  if (!whole(p, pred) || p->values[pred].root != last || !is_input(p, m->y) || bound_to(mse, "weight") >= 0) return 0;
+  const micah_entry *loss = &p->entries[n], *mean = &p->entries[n + 1];
+  m->labels = !strcmp(loss->op->name, micah_mlp_ports[1].op);
+  const micah_mlp_port *port = &micah_mlp_ports[m->labels];
+  if (strcmp(loss->op->name, port->op) || strcmp(mean->op->name, "mean")) return 0;
+  m->y = bound_to(loss, port->y);
+  int32_t pred = bound_to(loss, port->pred), rows = bound_to(mean, "x");
+  if (!whole(p, pred) || p->values[pred].root != last || !is_input(p, m->y) || bound_to(loss, "weight") >= 0) return 0;
   /* the sum of an output's squares, or their mean over one number */
-  if (((mica_mse_args *)mse->args)->reduction != 0 && m->width[n] != 1) return 0;
-  if (!whole(p, rows) || p->values[rows].root != p->values[bound_to(mse, "loss")].root) return 0;
+  if (!m->labels && ((mica_mse_args *)loss->args)->reduction != 0 && m->width[n] != 1) return 0;
+  if (!whole(p, rows) || p->values[rows].root != p->values[bound_to(loss, "loss")].root) return 0;
   if (((mica_reduce_args *)mean->args)->axis != 0) return 0;
   for (int32_t i = 0; i < p->n_outputs; i++)
     if (!strcmp(p->outputs[i].name, output) &&
@@ -110,7 +115,7 @@ typedef struct micah_adapt_fused {
 
 static int32_t operand_of(const micah_adapt *a, mica_value value) {
   for (int i = 0; value >= 0 && i < a->op.n_operands; i++)
-    if ((a->op.operands[i].role & MICA_IN) && a->operands[i].value == value) return i;
+    if ((a->op.operands[i].role & (MICA_IN | MICA_INDEX)) && a->operands[i].value == value) return i;
   return -1;
 }
 /* is a cotangent wanted of what operand i is bound to? */
@@ -205,7 +210,8 @@ mica_status micah_fused_create(mica_executor *x, int32_t e, micah_adapt_state *s
   *f = (fused){ .x = operand_of(a, m->x), .y = operand_of(a, m->y), .loss = -1, .query = -1 };
   if (entry->op->n_operands > a->op.n_operands) f->query = a->op.n_operands;
   micak_mlp_loop *l = &f->loop;
-  l->layers = m->layers, l->act = m->act, l->first_order = m->first_order, l->steps = a->options.steps;
+  l->layers = m->layers, l->act = m->act, l->first_order = m->first_order, l->labels = m->labels;
+  l->steps = a->options.steps;
   l->stride = micah_adapt_stride(&a->options);
   l->stop = a->options.method == MICA_ADAPT_TRUNCATED ? l->steps - a->options.last : 0;
   memcpy(l->width, m->width, sizeof l->width);
@@ -267,13 +273,19 @@ typedef struct job {
   int64_t                first, count; /* tasks */
   int64_t                piece;  /* tasks, or numbers */
   mica_status          (*kernel)(const mica_exec *exec, const void *loop, int64_t first, int64_t count);
+  atomic_int             failed;
+  mica_status            status;
+  char                   message[256];
 } job;
 
 static void run_piece(void *arg, int64_t n, int32_t worker) {
-  const job *j = arg;
+  job *j = arg;
   const fused *f = j->r->s->fused;
   int64_t at = n * j->piece, count = j->count - at < j->piece ? j->count - at : j->piece;
-  j->kernel(&f->exec[worker], &f->loop, j->first + at, count);
+  mica_status status = j->kernel(&f->exec[worker], &f->loop, j->first + at, count);
+  if (status >= 0 || atomic_exchange(&j->failed, 1)) return;
+  j->status = status;
+  snprintf(j->message, sizeof j->message, "%s", mica_last_error());
 }
 
 static void each(const micah_adapt_run *r, int64_t n, mica_body body, void *arg) {
@@ -282,7 +294,7 @@ static void each(const micah_adapt_run *r, int64_t n, mica_body body, void *arg)
   else for (int64_t i = 0; i < n; i++) body(arg, i, 0);
 }
 
-static void run_tasks(job *j) {
+static mica_status run_tasks(job *j) {
   const fused *f = j->r->s->fused;
   int64_t units = (j->count + f->unit - 1) / f->unit, most = f->unit > 1 ? 8 : 32;
   int64_t piece = (units + 4 * f->workers - 1) / (4 * f->workers);
@@ -290,6 +302,9 @@ static void run_tasks(job *j) {
   if (piece < 1) piece = 1;
   j->piece = piece * f->unit;
   each(j->r, (j->count + j->piece - 1) / j->piece, run_piece, j);
+  if (!atomic_load(&j->failed)) return MICA_OK;
+  const mica_program *p = j->r->x->program;
+  return mica_error(j->status, "program %s: %s: %s", p->name, p->entries[j->r->entry].path, j->message);
 }
 
 mica_status micah_fused_forward(const micah_adapt_run *r) {
@@ -299,9 +314,8 @@ mica_status micah_fused_forward(const micah_adapt_run *r) {
   bind(r);
   if (r->x->backend == MICA_CUDA)
     return micak_mlp_cuda_run(r->x->stream, &f->loop, &f->down, f->scratch, 0, f->loop.B);
-  job j = { r, 0, f->loop.B, 0, f->query < 0 ? micak_mlp_loop_forward : micak_mlp_task_forward };
-  run_tasks(&j);
-  return MICA_OK;
+  job j = { .r = r, .count = f->loop.B, .kernel = f->query < 0 ? micak_mlp_loop_forward : micak_mlp_task_forward };
+  return run_tasks(&j);
 }
 
 /* a block of numbers of a start's cotangent, tasks in order */
@@ -402,10 +416,11 @@ mica_status micah_fused_back(const micah_adapt_run *r) {
   const int64_t B = f->loop.B, blocks = (B + f->block - 1) / f->block, round = f->unit * f->workers;
   const int64_t size = blocks ? ((B + blocks - 1) / blocks + round - 1) / round * round : 0;
   for (int64_t first = 0; first < B; first += size) {
-    job j = { r, first, B - first < size ? B - first : size, 0,
-              f->query < 0 ? micak_mlp_loop_backward : micak_mlp_task_both };
+    job j = { .r = r, .first = first, .count = B - first < size ? B - first : size,
+              .kernel = f->query < 0 ? micak_mlp_loop_backward : micak_mlp_task_both };
     f->loop.back_first = first;
-    run_tasks(&j);
+    mica_status status = run_tasks(&j);
+    if (status < 0) return status;
     sum_block(&j);
   }
   for (int i = 0; f->loop.stop > 0 && i < 2 * f->loop.layers; i++)

@@ -7,12 +7,17 @@
 #include "linear/linear.h"
 #include "mlp/mlp_loop.h"
 
-/* gradient descent on a multilayer perceptron with a mean squared error: values of the step program; -1: none */
+/* gradient descent on a multilayer perceptron with a mean squared error, or a mean cross entropy of labels: values of the
+ * step program; -1: none */
 typedef struct micah_mlp_step {
-  int32_t    layers, act, first_order;
+  int32_t    layers, act, first_order, labels;
   int64_t    width[MICAK_MLP_LAYERS + 1];
   mica_value x, y, param[MICAK_MLP_PARAMS], rate[MICAK_MLP_PARAMS];
 } micah_mlp_step;
+
+/* the loss's operation, squares or of labels, and its ports */
+typedef struct micah_mlp_port { const char *op, *pred, *y; } micah_mlp_port;
+extern const micah_mlp_port micah_mlp_ports[2];
 
 /* describe a finished step program in step->mlp, if its loss and update are of that kind */
 mica_status micah_mlp_match(const mica_program *loss, const char *output, const mica_step_options *options,

@@ -4,6 +4,7 @@
 #include "common/simd.h"
 #include "common/simd_transpose.h"
 #include "mlp/mlp_loop_internal.h"
+#include "mlp/mlp_softmax_cpu.h"
 
 #define INLINE static inline __attribute__((always_inline))
 /* rows of a block of a product, weights of a block of an outer product: as many sums as the registers hold */
@@ -17,7 +18,7 @@ enum { MOST = MICAK_MLP_LAYERS };
 /* support or query of the tasks in lanes; (units, R) vectors */
 typedef struct batch {
   float *a[MOST + 1], *d[MOST + 1];          /* inputs and values of each layer; cotangents of its sums */
-  float *y;
+  float *y;                                  /* or (R) labels, -1 where a task has no row */
   int64_t R;                                 /* most rows of a task */
   vf rows;                                   /* of each task */
   int64_t count[VW];                         /* the same */
@@ -318,11 +319,14 @@ static void load_batch(const work *w, const mica_wire *x, const mica_wire *y, co
   out->rows = v_load(rows);
   memset(out->a[0], 0, (size_t)(in * out->R * VW) * sizeof(float));
   memset(out->y, 0, (size_t)(no * out->R * VW) * sizeof(float));
+  for (int64_t i = 0; m->labels && i < out->R * VW; i++) out->y[i] = -1;
   for (int64_t n = 0; n < w->lanes; n++) {
     const float *from = micak_task(x, offsets, w->b + n), *target = micak_task(y, offsets, w->b + n);
+    const int32_t *label = (const void *)target;
     for (int64_t r = 0; r < out->count[n]; r++) {
       for (int64_t i = 0; from && i < in; i++) out->a[0][(i * out->R + r) * VW + n] = from[r * in + i];
-      for (int64_t o = 0; target && o < no; o++) out->y[(o * out->R + r) * VW + n] = target[r * no + o];
+      if (m->labels) out->y[r * VW + n] = label ? (float)label[r] : 0;
+      else for (int64_t o = 0; target && o < no; o++) out->y[(o * out->R + r) * VW + n] = target[r * no + o];
     }
   }
 }
@@ -373,24 +377,41 @@ static void turn(const work *w, const batch *t, const float *at) {
 
 /* rows of a batch that a task does not have contribute nothing */
 INLINE vf there(const batch *t, int64_t r, vf x) { return v_keep(v_lt(v_set1((float)r), t->rows), x); }
-INLINE vf two_over_rows(const batch *t) { return v_keep(v_gt(t->rows, v_zero()), 2.0f / t->rows); }
+INLINE vf over_rows(const batch *t, float x) { return v_keep(v_gt(t->rows, v_zero()), x / t->rows); }
+/* of the derivative of a row's loss, beside its residual */
+INLINE float factor(const micak_mlp_loop *m) { return m->labels ? 1 : 2; }
+
+/* losses of row r, and scale times the residual as the last cotangents: the sum of squares, or the cross entropy, when
+ * values become probabilities */
+static vf lose(const work *w, const batch *t, int64_t r, vf scale) {
+  const int last = w->m->layers;
+  const int64_t out = w->m->width[last], row = t->R * VW;
+  const float *y = t->y + r * VW;
+  float *a = t->a[last] + r * VW, *d = t->d[last] + r * VW;
+  vf loss = v_zero();
+  if (w->m->labels) {
+    const vf label = v_load(y);
+    loss = mlp_softmax(a, out, row, label);
+    for (int64_t o = 0; o < out; o++) v_store(d + o * row, scale * mlp_residual(v_load(a + o * row), label, o));
+    return loss;
+  }
+  for (int64_t o = 0; o < out; o++) {
+    vf e = there(t, r, v_load(a + o * row) - v_load(y + o * row));
+    loss = v_fma(e, e, loss);
+    v_store(d + o * row, scale * e);
+  }
+  return loss;
+}
 
 /* values and cotangents on the support at theta_k; returns L of each task */
 static vf gradient(const work *w, int64_t k) {
   const batch *t = &w->support;
-  const int last = w->m->layers;
-  const vf scale = two_over_rows(t);
+  const vf scale = over_rows(t, factor(w->m));
   vf sum = v_zero();
   values(w, t, theta(w, k));
-  for (int64_t o = 0; o < w->m->width[last]; o++)
-    for (int64_t r = 0; r < t->R; r++) {
-      int64_t at = (o * t->R + r) * VW;
-      vf e = there(t, r, v_load(t->a[last] + at) - v_load(t->y + at));
-      sum = v_fma(e, e, sum);
-      v_store(t->d[last] + at, scale * e);
-    }
+  for (int64_t r = 0; r < t->R; r++) sum += lose(w, t, r, scale);
   turn(w, t, theta(w, k));
-  return 0.5f * scale * sum;
+  return over_rows(t, 1) * sum;
 }
 
 /* for each parameter of the network on a batch: one outer product; `set` is told which */
@@ -419,28 +440,21 @@ static void judge(work *w, int back) {
   const int last = m->layers;
   const float *at = theta(w, m->steps);
   const vf part = v_set1(q->mean_out ? 1.0f / (float)m->width[last] : 1);
-  const vf over_rows = q->mean_rows ? 0.5f * two_over_rows(t) : v_set1(1);
-  vf seed = q->mean_rows ? numbers(w, &q->loss_d, NULL, 0, t) * over_rows : v_zero(), sum = v_zero();
+  const vf over = q->mean_rows ? over_rows(t, 1) : v_set1(1);
+  vf seed = q->mean_rows ? numbers(w, &q->loss_d, NULL, 0, t) * over : v_zero(), sum = v_zero();
   float lane[VW];
   values(w, t, at);
   for (int64_t r = 0; r < t->R; r++) {
-    vf squares = v_zero();
     if (!q->mean_rows && back) seed = numbers(w, &q->loss_d, q->offsets, r, t);
-    for (int64_t o = 0; o < m->width[last]; o++) {
-      int64_t k = (o * t->R + r) * VW;
-      vf e = there(t, r, v_load(t->a[last] + k) - v_load(t->y + k));
-      squares = v_fma(e, e, squares);
-      v_store(t->d[last] + k, 2.0f * seed * part * e);
-    }
-    squares *= part;
-    sum += squares;
-    v_store(lane, squares);
+    const vf loss = part * lose(w, t, r, factor(m) * seed * part);
+    sum += loss;
+    v_store(lane, loss);
     for (int64_t n = 0; !q->mean_rows && n < w->lanes; n++) {
       float *to = r < t->count[n] ? micak_task(&q->loss, q->offsets, w->b + n) : NULL;
       if (to) to[r] = lane[n];
     }
   }
-  v_store(lane, sum * over_rows);
+  v_store(lane, sum * over);
   for (int64_t n = 0; q->mean_rows && n < w->lanes; n++) {
     float *to = micak_task(&q->loss, NULL, w->b + n);
     if (to) *to = lane[n];
@@ -472,12 +486,13 @@ static void move(const work *w, int64_t k) {
     if (m->bias[l]) p.bias = w->u + w->at[2 * l + 1] * VW;
     multiply(&p);
   }
-  const vf scale = two_over_rows(t);
-  for (int64_t o = 0; o < m->width[last]; o++)
-    for (int64_t r = 0; r < t->R; r++) {
-      int64_t i = (o * t->R + r) * VW;
-      v_store(w->dt[last] + i, scale * there(t, r, v_load(w->tangent[last] + i)));
-    }
+  const vf scale = over_rows(t, factor(m));
+  for (int64_t r = 0; r < t->R; r++) {
+    const int64_t row = t->R * VW, i = r * VW, out = m->width[last];
+    if (m->labels) mlp_residual_tangent(t->a[last] + i, w->tangent[last] + i, out, row, scale, w->dt[last] + i);
+    for (int64_t o = 0; !m->labels && o < out; o++)
+      v_store(w->dt[last] + i + o * row, scale * there(t, r, v_load(w->tangent[last] + i + o * row)));
+  }
   for (int l = last - 1; l > 0; l--) {
     product p = { .u = w->u + w->at[2 * l] * VW, .x = t->d[l + 1], .alpha = rate[2 * l],
                   .w = at + w->at[2 * l] * VW, .xt = w->dt[l + 1], .sj = 1, .sk = m->width[l], .nj = m->width[l],

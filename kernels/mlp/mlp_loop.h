@@ -4,6 +4,9 @@
  *   a_0 = x,  z_l = w_l a_(l-1) + b_l,  a_l = act(z_l), the last a_l = z_l
  *   L = 1 / rows x sum over rows and outputs of (a - y)^2,   theta_(k+1) = theta_k - rate_k grad L(theta_k)
  *
+ * or, where y are labels, L = 1 / rows x sum over rows of the cross entropy of softmax(a): a row with a negative label
+ * counts as one and adds nothing; a label beyond the outputs is an error, on CUDA its row is NaN.
+ *
  * backward takes the cotangent u of the last theta to that of the first, step by step: u <- u - H (rate u) + loss_d
  * grad L, H the Hessian of L (forward over reverse), and gives rate.d = -<grad L, u>. mlp_task is the same with a loss
  * on the query at the last theta, whose gradient is u: all that there is of a task, down and back in one go, so that no
@@ -18,26 +21,28 @@
 
 #include "mica/op.h"
 
-enum { MICAK_MLP_LAYERS = 4, MICAK_MLP_WIDTH = 128, MICAK_MLP_PARAMS = 2 * MICAK_MLP_LAYERS };
+/* most layers, inputs, and units of any other layer */
+enum { MICAK_MLP_LAYERS = 4, MICAK_MLP_INPUTS = 1024, MICAK_MLP_WIDTH = 128, MICAK_MLP_PARAMS = 2 * MICAK_MLP_LAYERS };
 
 /* a task's query: loss of each row, or of each task their mean */
 typedef struct micak_mlp_query {
   int64_t        R;
   const int32_t *offsets;
-  int32_t        mean_out, mean_rows; /* mean instead of the sum: over outputs; over rows */
-  mica_wire      x, y;           /* (B,R,in), (B,R,out), dense rows */
+  int32_t        mean_out, mean_rows; /* mean instead of the sum: over outputs, of squares; over rows */
+  mica_wire      x, y;           /* as the loop's */
   mica_wire      loss, loss_d;   /* (B,R), or (B) by mean_rows */
 } micak_mlp_query;
 
 typedef struct micak_mlp_loop {
   int32_t        layers, act;    /* act: MICA_ACT_RELU, _TANH or _SIGMOID (linear.h), of all layers but the last */
   int32_t        first_order;    /* 1: backward leaves out H */
+  int32_t        labels;         /* 1: y are labels, and losses cross entropies */
   int64_t        width[MICAK_MLP_LAYERS + 1]; /* inputs, hidden ..., outputs */
   int32_t        bias[MICAK_MLP_LAYERS];      /* does the layer have one? */
   int64_t        B, R, steps, stop; /* backward: steps - 1 down to stop */
   int64_t        stride;         /* >= 1: each stride-th theta_k is kept, and stepped on from on the way back */
   const int32_t *offsets;        /* rows of x and y, NULL: R in each task */
-  mica_wire      x, y;           /* (B,R,in), (B,R,out), dense rows */
+  mica_wire      x, y;           /* (B,R,in), (B,R,out), dense rows; labels: (B,R) i32 */
   /* by parameter, w_0, b_0, w_1, ...; nothing where there is no bias */
   mica_wire      start[MICAK_MLP_PARAMS], last[MICAK_MLP_PARAMS], last_d[MICAK_MLP_PARAMS];
   mica_wire      rate[MICAK_MLP_PARAMS]; /* (B): one number, + k rate_step of step k */

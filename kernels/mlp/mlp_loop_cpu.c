@@ -3,6 +3,7 @@
 #include "common/isa.h"
 #include "common/simd.h"
 #include "mlp/mlp_loop_internal.h"
+#include "mlp/mlp_softmax_cpu.h"
 
 #define INLINE static inline __attribute__((always_inline))
 enum { BLOCK = 8, MOST = MICAK_MLP_LAYERS };
@@ -146,12 +147,27 @@ INLINE vf act_curve(vf a, vf slope, const int act) {
 }
 
 typedef struct data {
-  const float *x, *y;
+  const float *x;
+  const void  *y;                            /* floats, or labels */
   int64_t      rows;
 } data;
 
-/* activations of a chunk, and the residual times `scale` as the last cotangent; returns the sum of squares */
-INLINE float down(work *w, const data *t, int64_t first, int64_t count, float scale, const int act) {
+static data data_of(const mica_wire *x, const mica_wire *y, const int32_t *offsets, int64_t R, int64_t b) {
+  return (data){ micak_task(x, offsets, b), micak_task(y, offsets, b), micak_rows(offsets, b, R) };
+}
+static data support_of(const micak_mlp_loop *m, int64_t b) { return data_of(&m->x, &m->y, m->offsets, m->R, b); }
+
+/* labels of a chunk's rows; -1 beyond them */
+static vf labels_of(const data *t, int64_t first, int64_t count) {
+  const int32_t *label = t->y;
+  float          at[VW];
+  for (int64_t r = 0; r < VW; r++) at[r] = r >= count ? -1 : label ? (float)label[first + r] : 0;
+  return v_load(at);
+}
+
+/* activations of a chunk, and the last cotangent: the residual times `scale`, where a loss is 1/2 of squares or a cross
+ * entropy; returns the squares, or cross entropies, of rows. labels: the last activations become probabilities */
+INLINE vf down(work *w, const data *t, int64_t first, int64_t count, float scale, const int act) {
   const micak_mlp_loop *m = w->m;
   const int last = m->layers;
   const int64_t in = m->width[0], out = m->width[last];
@@ -167,17 +183,26 @@ INLINE float down(work *w, const data *t, int64_t first, int64_t count, float sc
       v_store(at, act_value(v_load(at), act));
     }
   }
+  if (m->labels) {
+    const vf label = labels_of(t, first, count), loss = mlp_softmax(w->a[last], out, VW, label);
+    for (int64_t o = 0; o < out; o++)
+      v_store(w->d[last] + o * VW, scale * mlp_residual(v_load(w->a[last] + o * VW), label, o));
+    return loss;
+  }
   vf squares = v_zero();
   for (int64_t o = 0; o < out; o++) {
-    vf y = v_load_strided(t->y + first * out + o, out, count);
+    vf y = v_load_strided((const float *)t->y + first * out + o, out, count);
     vf e = v_load(w->a[last] + o * VW) - y;
     e = count < VW ? v_keep(v_lt(v_load((const float[32]){ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }),
                                  v_set1((float)count)), e) : e;
     squares = v_fma(e, e, squares);
     v_store(w->d[last] + o * VW, scale * e);
   }
-  return v_sum(squares);
+  return squares;
 }
+
+/* of the derivative of a row's loss, beside its residual */
+static float factor(const micak_mlp_loop *m) { return m->labels ? 1 : 2; }
 
 /* cotangents of every layer's sums: d[l + 1] becomes that of z_l */
 INLINE void up(work *w, const int act) {
@@ -194,12 +219,12 @@ INLINE void up(work *w, const int act) {
 /* g = the gradient of L at theta; returns L */
 INLINE float gradient(work *w, const data *t, const int act) {
   const micak_mlp_loop *m = w->m;
-  const float scale = t->rows ? 2.0f / (float)t->rows : 0;
+  const float scale = t->rows ? factor(m) / (float)t->rows : 0;
   float sum = 0;
   if (!t->rows) memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
   for (int64_t first = 0; first < t->rows; first += VW) {
     int64_t count = t->rows - first < VW ? t->rows - first : VW;
-    sum += down(w, t, first, count, scale, act);
+    sum += v_sum(down(w, t, first, count, scale, act));
     up(w, act);
     for (int l = 0; l < m->layers; l++) {
       if (l) by_row(w->a[l], m->width[l], count, w->rows[l], w->row[l]);
@@ -214,7 +239,7 @@ INLINE void judge(work *w, int64_t b, int back, const int act) {
   const micak_mlp_loop *m = w->m;
   const micak_mlp_query *q = &m->query;
   const int last = m->layers;
-  data t = { micak_task(&q->x, q->offsets, b), micak_task(&q->y, q->offsets, b), micak_rows(q->offsets, b, q->R) };
+  const data t = data_of(&q->x, &q->y, q->offsets, q->R, b);
   const int32_t *offsets = q->mean_rows ? NULL : q->offsets;
   float *loss = micak_task(&q->loss, offsets, b), sum = 0;
   const float *loss_d = micak_task(&q->loss_d, offsets, b);
@@ -222,17 +247,14 @@ INLINE void judge(work *w, int64_t b, int back, const int act) {
   if (back && !t.rows) memset(w->u[0], 0, (size_t)w->weights * sizeof(float));
   for (int64_t first = 0; first < t.rows; first += VW) {
     int64_t count = t.rows - first < VW ? t.rows - first : VW;
-    down(w, &t, first, count, 1, act);
-    vf squares = v_zero(), seed = v_zero();
+    vf losses = part * down(w, &t, first, count, 1, act), seed = v_zero();
     if (loss_d) seed = q->mean_rows ? v_set1(loss_d[0] * over) : v_load_n(loss_d + first, count);
     for (int64_t o = 0; o < m->width[last]; o++) {
-      vf e = v_load(w->d[last] + o * VW);
-      squares = v_fma(e, e, squares);
-      v_store(w->d[last] + o * VW, 2.0f * part * seed * e);
+      float *d = w->d[last] + o * VW;
+      v_store(d, factor(m) * part * seed * v_load(d));
     }
-    squares *= part;
-    sum += v_sum(squares);
-    if (loss && !q->mean_rows) v_store_n(loss + first, squares, count);
+    sum += v_sum(losses);
+    if (loss && !q->mean_rows) v_store_n(loss + first, losses, count);
     if (!back) continue;
     up(w, act);
     for (int l = 0; l < last; l++) {
@@ -247,7 +269,7 @@ INLINE void judge(work *w, int64_t b, int back, const int act) {
 INLINE void curvature(work *w, const data *t, int want, const int act) {
   const micak_mlp_loop *m = w->m;
   const int last = m->layers;
-  const float scale = t->rows ? 2.0f / (float)t->rows : 0;
+  const float scale = t->rows ? factor(m) / (float)t->rows : 0;
   if (!t->rows) {
     memset(w->h[0], 0, (size_t)w->weights * sizeof(float));
     memset(w->g[0], 0, (size_t)w->weights * sizeof(float));
@@ -267,7 +289,9 @@ INLINE void curvature(work *w, const data *t, int want, const int act) {
         v_store(at, zt * slope);
       }
     }
-    for (int64_t o = 0; o < m->width[last]; o++) {
+    if (m->labels)
+      mlp_residual_tangent(w->a[last], w->at[last], m->width[last], VW, v_set1(scale), w->dt[last]);
+    for (int64_t o = 0; !m->labels && o < m->width[last]; o++) {
       vf e = v_load(w->at[last] + o * VW);
       for (int r = (int)count; r < VW; r++) e[r] = 0;
       v_store(w->dt[last] + o * VW, scale * e);
@@ -361,10 +385,6 @@ static void times_rate(const work *w, float *const *to, float *const *from, int6
   }
 }
 
-static data data_of(const micak_mlp_loop *m, int64_t b) {
-  return (data){ micak_task(&m->x, m->offsets, b), micak_task(&m->y, m->offsets, b), micak_rows(m->offsets, b, m->R) };
-}
-
 /* theta_k, k >= 1 a multiple of the stride: in a worker's trail, or where all tasks' are kept */
 static void keep(const work *w, int64_t k, int64_t b, int task, int load) {
   const micak_mlp_loop *m = w->m;
@@ -408,7 +428,7 @@ INLINE mica_status forward(const mica_exec *exec, const micak_mlp_loop *m, int64
                            const int act) {
   work w = work_of(m, exec->scratch);
   for (int64_t b = begin; b < begin + count; b++) {
-    data t = data_of(m, b);
+    const data t = support_of(m, b);
     steps_down(&w, &t, b, 0, act);
     for (int l = 0; l < m->layers; l++)
       store_layer(&w, l, w.theta[l], micak_task(&m->last[2 * l], NULL, b), micak_task(&m->last[2 * l + 1], NULL, b));
@@ -476,7 +496,7 @@ INLINE mica_status backward(const mica_exec *exec, const micak_mlp_loop *m, int6
                             const int act) {
   work w = work_of(m, exec->scratch);
   for (int64_t b = begin; b < begin + count; b++) {
-    data t = data_of(m, b);
+    const data t = support_of(m, b);
     load_wires(&w, m->last_d, b, w.u);
     steps_up(&w, &t, b, 0, act);
   }
@@ -487,7 +507,7 @@ INLINE mica_status whole(const mica_exec *exec, const micak_mlp_loop *m, int64_t
                          const int act) {
   work w = work_of(m, exec->scratch);
   for (int64_t b = begin; b < begin + count; b++) {
-    data t = data_of(m, b);
+    const data t = support_of(m, b);
     steps_down(&w, &t, b, 1, act);
     judge(&w, b, back, act);
     if (back) steps_up(&w, &t, b, 1, act);

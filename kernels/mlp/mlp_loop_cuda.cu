@@ -82,7 +82,7 @@ MLP_DEVICE void move(const mlp_job &job, float *weights, const mlp_wire *wires, 
 struct pass {
   int         kind, second;                  /* second: tangents too */
   int64_t     k;                             /* step */
-  const float *x, *y, *seeds;                /* seeds: of the query's rows, 1 number or one a row; NULL: zeros */
+  const float *x, *y, *seeds;                /* y: or labels, i32; seeds: of the query's rows, 1 number or one a row; NULL: zeros */
   int         rows, first, count;            /* of the task; a chunk's */
   float       scale;                         /* of a row's residual, but for the seed */
 };
@@ -104,6 +104,7 @@ MLP_DEVICE void load_rows(const mlp_task &t, const pass &p) {
 }
 
 /* units of layer l + 1 */
+template <bool LABELS>
 MLP_DEVICE void go_down(const mlp_task &t, const pass &p, int l) {
   const mlp_job &job = t.job;
   const int   in = job.width[l], out = job.width[l + 1], row = job.row[l];
@@ -131,9 +132,9 @@ MLP_DEVICE void go_down(const mlp_task &t, const pass &p, int l) {
       float e[4], d[4], m[4];
 #pragma unroll
       for (int r = 0; r < 4; r++) {
-        if (end) {
+        if (end) {                             /* of labels, soften() has the rest */
           const bool inside = q + r < p.count;
-          e[r] = inside ? z.v[j][r] - (p.y ? p.y[(int64_t)(p.first + q + r) * out + unit] : 0.0f) : 0.0f;
+          e[r] = inside ? z.v[j][r] - (p.y && !LABELS ? p.y[(int64_t)(p.first + q + r) * out + unit] : 0.0f) : 0.0f;
           d[r] = inside ? seed_of(t, p, q + r) * e[r] : 0.0f;
           m[r] = inside ? p.scale * s.v[j][r] : 0.0f;
         } else {
@@ -147,6 +148,35 @@ MLP_DEVICE void go_down(const mlp_task &t, const pass &p, int l) {
       else if (p.second) put_quads(t.unit(job.at[l + 1] + unit) + q, d);
       if (p.second) put_quads(t.unit(job.dt[l + 1] + unit) + q, m);
     }
+  }
+}
+
+/* logits of a chunk become probabilities, their residuals the last cotangents; a thread has a row. a row without a label
+ * has no derivatives, one of a label that there is not is NaN */
+MLP_DEVICE void soften(const mlp_task &t, const pass &p) {
+  const mlp_job &job = t.job;
+  const int      out = job.width[job.layers], pitch = job.pitch;
+  const int32_t *labels = reinterpret_cast<const int32_t *>(p.y);
+  EACH(r, (p.count + 3) & ~3) {
+    float    *a = t.unit(job.a[job.layers]) + r, *d = t.unit(job.d[job.layers]) + r;
+    float    *dt = t.unit(job.dt[job.layers]) + r;
+    const int label = r >= p.count ? -1 : labels ? labels[p.first + r] : 0;
+    float     top = -INFINITY, sum = 0, mean = 0, own = NAN;
+    for (int o = 0; o < out; o++) {
+      const float z = a[o * pitch];
+      top = v_max(z, top);
+      if (o == label) own = z;
+    }
+    for (int o = 0; o < out; o++) sum += a[o * pitch] = v_exp(a[o * pitch] - top);
+    const float seed = label < 0 ? 0.0f : seed_of(t, p, r), part = label < out ? 1.0f / sum : NAN;
+    for (int o = 0; o < out; o++) {
+      const float q = label < 0 ? 0.0f : part * a[o * pitch];
+      a[o * pitch] = q;
+      d[o * pitch] = seed * (o == label ? q - 1.0f : q);
+      if (p.second) mean = fmaf(q, dt[o * pitch], mean);
+    }
+    for (int o = 0; p.second && o < out; o++) dt[o * pitch] = a[o * pitch] * (dt[o * pitch] - mean);
+    t.unit(job.sums)[r] = label < 0 ? 0.0f : v_log(sum) + (top - own);
   }
 }
 
@@ -255,15 +285,16 @@ MLP_DEVICE void weigh(const mlp_task &t, const pass &p, int l, float loss_d, flo
   }
 }
 
-/* `all` and the squares of a chunk, row by row, for thread 0; of the query: losses of rows to theirs */
-MLP_DEVICE float squares(const mlp_task &t, const pass &p, float *loss, float all) {
+/* `all` and the losses of a chunk, row by row, for thread 0; of the query: losses of rows to theirs */
+template <bool LABELS>
+MLP_DEVICE float losses(const mlp_task &t, const pass &p, float *loss, float all) {
   const mlp_job &job = t.job;
   const int      out = job.width[job.layers];
   const float    part = p.kind == JUDGE && job.mean_out ? 1.0f / (float)out : 1.0f;
   float         *sums = t.unit(job.sums);
   EACH(r, p.count) {
-    float sum = 0;
-    for (int o = 0; o < out; o++) {
+    float sum = LABELS ? sums[r] : 0.0f;
+    for (int o = 0; !LABELS && o < out; o++) {
       const float e = t.unit(job.a[job.layers] + o)[r];
       sum = fmaf(e, e, sum);
     }
@@ -276,6 +307,7 @@ MLP_DEVICE float squares(const mlp_task &t, const pass &p, float *loss, float al
 }
 
 /* the loss at theta, and what the pass does with its gradient */
+template <bool LABELS>
 MLP_DEVICE void run_pass(mlp_task &t, pass p, float *loss, float loss_d) {
   const mlp_job  &job = t.job;
   const int       judge = p.kind == JUDGE, back = !judge || job.what == MICAK_MLP_BOTH;
@@ -287,8 +319,8 @@ MLP_DEVICE void run_pass(mlp_task &t, pass p, float *loss, float loss_d) {
   p.x = mlp_at(from.x, from.offsets, t.b), p.y = mlp_at(from.y, from.offsets, t.b);
   p.rows = (int)(from.offsets ? from.offsets[t.b + 1] - from.offsets[t.b] : from.R);
   const float over = p.rows ? 1.0f / (float)p.rows : 0.0f;
-  p.scale = judge ? 2.0f * (job.mean_out ? 1.0f / (float)job.width[job.layers] : 1.0f) * (job.mean_rows ? over : 1.0f)
-                  : 2.0f * over;
+  p.scale = (LABELS ? 1.0f : 2.0f) * (judge && !job.mean_rows ? 1.0f : over);
+  if (judge && job.mean_out) p.scale *= 1.0f / (float)job.width[job.layers];
   /* a task without rows has a pass of none, which leaves zeros */
   for (p.first = 0; p.first == 0 || p.first < p.rows; p.first += job.chunk) {
     p.count = min(job.chunk, p.rows - p.first);
@@ -296,10 +328,14 @@ MLP_DEVICE void run_pass(mlp_task &t, pass p, float *loss, float loss_d) {
     t.loaded = p.rows <= job.chunk ? 1 + judge : 0;
     __syncthreads();
     for (int l = 0; l < job.layers; l++) {
-      go_down(t, p, l);
+      go_down<LABELS>(t, p, l);
       __syncthreads();
     }
-    if (judge || loss) sum = squares(t, p, loss, sum);
+    if (LABELS) {
+      soften(t, p);
+      __syncthreads();
+    }
+    if (judge || loss) sum = losses<LABELS>(t, p, loss, sum);
     for (int l = job.layers - 1; back && l > 0; l--) {
       go_up(t, p, l);
       __syncthreads();
@@ -328,6 +364,7 @@ MLP_DEVICE void keep(const mlp_task &t, int64_t k) {
 }
 
 /* all steps down and the query, then stretch by stretch back: to its first theta, down again to its last, up */
+template <bool LABELS>
 MLP_DEVICE void run_task(mlp_task &t) {
   const mlp_job &job = t.job;
   const int      what = job.what, down = what != MICAK_MLP_BACKWARD, judge = what >= MICAK_MLP_TASK;
@@ -365,7 +402,7 @@ MLP_DEVICE void run_task(mlp_task &t) {
         p.second = p.kind == BACK && !job.first_order;
         if (p.kind == BACK && loss_d) moves = loss_d[p.k];
       }
-      run_pass(t, p, to, moves);
+      run_pass<LABELS>(t, p, to, moves);
       if (n < 0 && j + 1 < job.steps && (j + 1) % job.stride == 0 && what != MICAK_MLP_TASK) keep<true>(t, j + 1);
     }
   }
@@ -375,8 +412,8 @@ MLP_DEVICE void run_task(mlp_task &t) {
   __syncthreads();
 }
 
-/* NEAR: theta and u lie in shared memory, and code that reads nothing else is shorter */
-template <bool NEAR>
+/* NEAR: theta and u lie in shared memory, and code that reads nothing else is shorter. LABELS: registers */
+template <bool NEAR, bool LABELS>
 static __global__ void __launch_bounds__(MLP_THREADS, 2) mlp_loop(const __grid_constant__ mlp_job job) {
   DYN_SMEM(float, memory);
   float   *own = job.scratch + (int64_t)blockIdx.x * job.own;
@@ -396,7 +433,7 @@ static __global__ void __launch_bounds__(MLP_THREADS, 2) mlp_loop(const __grid_c
     }
   for (int64_t b = job.first + blockIdx.x; b < job.first + job.count; b += gridDim.x) {
     t.b = b;
-    run_task(t);
+    run_task<LABELS>(t);
   }
 }
 
@@ -498,6 +535,8 @@ extern "C" mica_status micak_mlp_cuda_run(void *stream, const micak_mlp_loop *m,
   const int64_t blocks = count < plan->blocks ? count : plan->blocks;
   /* without a way back there is no u */
   const bool near = plan->there >= (plan->what == MICAK_MLP_BACKWARD || plan->what == MICAK_MLP_BOTH ? 2 : 1);
-  return micak_launch("mlp_loop", near ? mlp_loop<true> : mlp_loop<false>, dim3((unsigned)blocks),
+  static void (*const kernels[2][2])(mlp_job) = { { mlp_loop<false, false>, mlp_loop<false, true> },
+                                                  { mlp_loop<true, false>, mlp_loop<true, true> } };
+  return micak_launch("mlp_loop", kernels[near][m->labels], dim3((unsigned)blocks),
                       dim3((unsigned)plan->threads), (size_t)plan->shared, stream, job);
 }

@@ -36,17 +36,42 @@ CPU_DISPATCH(mlp_lanes_forward)
 CPU_DISPATCH(mlp_lanes_both)
 CPU_DISPATCH(mlp_lanes_sum)
 
+/* are all labels of these tasks ones of the network? */
+static mica_status check_labels(const micak_mlp_loop *m, const mica_wire *y, const int32_t *offsets, int64_t R,
+                                int64_t first, int64_t count) {
+  const int64_t classes = m->width[m->layers];
+  for (int64_t b = first; m->labels && b < first + count; b++) {
+    const int32_t *label = micak_task(y, offsets, b);
+    for (int64_t r = 0; label && r < micak_rows(offsets, b, R); r++)
+      if (label[r] >= classes)
+        return mica_error(MICA_ERR_INVALID, "cross_entropy: label %d at task %lld, row %lld, expected less than %lld "
+                          "(negative: ignored)", (int)label[r], (long long)b, (long long)r, (long long)classes);
+  }
+  return MICA_OK;
+}
+static mica_status check_task(const micak_mlp_loop *m, int64_t first, int64_t count) {
+  const micak_mlp_query *q = &m->query;
+  mica_status status = check_labels(m, &m->y, m->offsets, m->R, first, count);
+  return status < 0 ? status : check_labels(m, &q->y, q->offsets, q->R, first, count);
+}
+
 mica_status micak_mlp_loop_forward(const mica_exec *exec, const void *loop, int64_t first, int64_t count) {
-  return micak_mlp_loop_forward_cpu(exec, loop, first, count);
+  const micak_mlp_loop *m = loop;
+  mica_status status = check_labels(m, &m->y, m->offsets, m->R, first, count);
+  return status < 0 ? status : micak_mlp_loop_forward_cpu(exec, loop, first, count);
 }
 mica_status micak_mlp_loop_backward(const mica_exec *exec, const void *loop, int64_t first, int64_t count) {
   return micak_mlp_loop_backward_cpu(exec, loop, first, count);
 }
 mica_status micak_mlp_task_forward(const mica_exec *exec, const void *loop, int64_t first, int64_t count) {
+  mica_status status = check_task(loop, first, count);
+  if (status < 0) return status;
   return mlp_in_lanes(loop) ? micak_mlp_lanes_forward_cpu(exec, loop, first, count)
                             : micak_mlp_loop_task_cpu(exec, loop, first, count);
 }
 mica_status micak_mlp_task_both(const mica_exec *exec, const void *loop, int64_t first, int64_t count) {
+  mica_status status = check_task(loop, first, count);
+  if (status < 0) return status;
   return mlp_in_lanes(loop) ? micak_mlp_lanes_both_cpu(exec, loop, first, count)
                             : micak_mlp_loop_both_cpu(exec, loop, first, count);
 }

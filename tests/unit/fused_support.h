@@ -15,8 +15,14 @@ typedef struct shape {
   const char *act;
   int         bias, rates, stepped, first_order;
   int64_t     steps, last;             /* last 0: not truncated */
-  int         checkpoints;
+  int         checkpoints, labels;     /* labels: cross entropy in place of squares */
 } shape;
+
+/* an input y, or labels */
+static inline mica_value target(mica_program *p, const shape *s, const char *name, int32_t axis) {
+  if (s->labels) return mica_program_input(p, name, MICA_I32, axis, 0, NULL);
+  return mica_program_input(p, name, MICA_F32, axis, 1, &s->width[s->layers]);
+}
 
 static inline mica_program *network(mica_context *context, const shape *s) {
   mica_program *p;
@@ -24,7 +30,7 @@ static inline mica_program *network(mica_context *context, const shape *s) {
   int32_t point = mica_program_axis(p, "point", MICA_NO_AXIS);
   int64_t one = 1;
   mica_value x = mica_program_input(p, "x", MICA_F32, point, 1, &s->width[0]);
-  mica_value y = mica_program_input(p, "y", MICA_F32, point, 1, &s->width[s->layers]);
+  mica_value y = target(p, s, "y", point);
   for (int l = 0; l < s->layers; l++) {
     char w[16], b[16], act[24];
     snprintf(w, sizeof w, "w%d", l), snprintf(b, sizeof b, "b%d", l), snprintf(act, sizeof act, "act=%s", s->act);
@@ -32,7 +38,9 @@ static inline mica_program *network(mica_context *context, const shape *s) {
     if (s->bias) binds[2].value = param(p, b, s->width[l + 1], 0);
     x = mica_program_op(p, w, "linear", l + 1 < s->layers ? act : NULL, s->bias ? 3 : 2, binds);
   }
-  mica_value mean = op1(p, "mean", "mean", "axis=row", "x", op2(p, "rows", "mse", NULL, "pred", x, "target", y));
+  mica_value rows = s->labels ? op2(p, "rows", "cross_entropy", NULL, "logits", x, "label", y)
+                              : op2(p, "rows", "mse", NULL, "pred", x, "target", y);
+  mica_value mean = op1(p, "mean", "mean", "axis=row", "x", rows);
   OK(mica_program_output(p, "loss", mica_program_reshape(p, mean, 0, &one)));
   OK(mica_program_seal(p));
   return p;
@@ -53,11 +61,10 @@ static inline mica_program *few_shot(mica_context *context, const shape *s) {
   mica_bind inside[32], outside[32];
   char names[32][32];
   int n = 0, m = 0;
-  for (int i = 0; i < 2; i++) {
-    int64_t width = s->width[i ? s->layers : 0];
-    inside[n++] = (mica_bind){ i ? "y" : "x", mica_program_input(p, i ? "sy" : "sx", MICA_F32, support, 1, &width) };
-    outside[m++] = (mica_bind){ i ? "y" : "x", mica_program_input(p, i ? "qy" : "qx", MICA_F32, query, 1, &width) };
-  }
+  inside[n++] = (mica_bind){ "x", mica_program_input(p, "sx", MICA_F32, support, 1, &s->width[0]) };
+  outside[m++] = (mica_bind){ "x", mica_program_input(p, "qx", MICA_F32, query, 1, &s->width[0]) };
+  inside[n++] = (mica_bind){ "y", target(p, s, "sy", support) };
+  outside[m++] = (mica_bind){ "y", target(p, s, "qy", query) };
   mica_value v;
   int first = n;
   for (int i = 0; (v = mica_program_get_param(loss, i)) >= 0; i++) {
@@ -90,7 +97,8 @@ static inline mica_program *few_shot(mica_context *context, const shape *s) {
 static int32_t ragged[MANY + 1];
 
 static inline bench bench_of(const shape *s, mica_program *p, int per_task, int is_ragged) {
-  bench b = { .program = p, .fused = 1, .tasks = tasks, .per_task = per_task, .params_only = 1 };
+  bench b = { .program = p, .fused = 1, .tasks = tasks, .per_task = per_task, .params_only = 1,
+              .index_range = s->width[s->layers] };
   b.rows[0] = b.rows[1] = tasks * s->rows;
   b.longest[0] = b.longest[1] = s->rows;
   static const int32_t sizes[] = { 1, 3, 2, 0, 3 };
@@ -98,6 +106,8 @@ static inline bench bench_of(const shape *s, mica_program *p, int per_task, int 
   if (is_ragged) b.offsets[0] = ragged, b.rows[0] = ragged[tasks], b.longest[0] = 3;
   b.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
   bench_fill(&b, 41);
+  for (int i = 0; i < b.n_inputs; i++)  /* some rows are ignored */
+    for (int64_t k = 2; b.index[i] && k < b.input_count[i]; k += 7) b.index[i][k] = -1;
   /* weights of the size that training starts from, so that no step runs away */
   mica_value v;
   for (int i = 0; (v = mica_program_get_param(p, i)) >= 0; i++) {

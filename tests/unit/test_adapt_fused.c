@@ -5,17 +5,23 @@
 static void test_shapes(void **state) {
   (void)state;
   static const shape shapes[] = {
-    { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0 },
-    { 3, { 1, 40, 40, 1 }, 10, "tanh", 1, MICA_RATE_ONE, 0, 0, 5, 0, 0 },
-    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 0 },
-    { 4, { 5, 17, 16, 33, 3 }, 16, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0, 0 },
-    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0, 0 },
-    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 1, 2, 0, 0 },
-    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0, 0 },
-    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2, 0 },
-    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 7, 0, 1 },
-    { 3, { 1, 40, 40, 1 }, 10, "tanh", 0, MICA_RATE_ONE, 0, 1, 6, 0, 1 },
-    { 2, { 2, 9, 1 }, 20, "sigmoid", 1, MICA_RATE_ONE, 1, 0, 9, 4, 1 },
+    { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0, 0 },
+    { 3, { 1, 40, 40, 1 }, 10, "tanh", 1, MICA_RATE_ONE, 0, 0, 5, 0, 0, 0 },
+    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 0, 0 },
+    { 4, { 5, 17, 16, 33, 3 }, 16, "tanh", 0, MICA_RATE_TENSOR, 0, 0, 2, 0, 0, 0 },
+    { 1, { 4, 2 }, 3, "relu", 1, MICA_RATE_ONE, 1, 0, 4, 0, 0, 0 },
+    { 3, { 2, 128, 127, 1 }, 5, "relu", 1, MICA_RATE_ONE, 0, 1, 2, 0, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 1, 3, 0, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 5, 2, 0, 0 },
+    { 2, { 2, 9, 1 }, 6, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 7, 0, 1, 0 },
+    { 3, { 1, 40, 40, 1 }, 10, "tanh", 0, MICA_RATE_ONE, 0, 1, 6, 0, 1, 0 },
+    { 2, { 2, 9, 1 }, 20, "sigmoid", 1, MICA_RATE_ONE, 1, 0, 9, 4, 1, 0 },
+    { 3, { 6, 40, 40, 5 }, 10, "relu", 1, MICA_RATE_ONE, 0, 0, 1, 0, 0, 1 },
+    { 2, { 3, 7, 2 }, 37, "sigmoid", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 0, 1 },
+    { 1, { 9, 20 }, 6, "relu", 1, MICA_RATE_TENSOR, 1, 0, 4, 0, 0, 1 },
+    { 3, { 2, 127, 128, 5 }, 20, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 3, 0, 1, 1 },
+    { 2, { 785, 30, 5 }, 5, "relu", 0, MICA_RATE_ONE, 0, 0, 2, 0, 0, 1 },
+    { 2, { 2, 9, 3 }, 6, "tanh", 1, MICA_RATE_ONE, 1, 0, 5, 2, 0, 1 },
   };
   for (int isa = MICA_ISA_PORTABLE; isa <= MICA_ISA_AVX512; isa++) {
     mica_context_options options = MICA_CONTEXT_OPTIONS_INIT;
@@ -31,10 +37,27 @@ static void test_shapes(void **state) {
   }
 }
 
-/* a task has the same bits alone as among others, and sums the same bits for any number of threads */
-static void test_bits(void **state) {
+/* of the general path in double, which the kernels are compared with: the hypergradient is that of the loss */
+static void test_differences(void **state) {
   (void)state;
-  shape s = { 3, { 1, 40, 40, 1 }, 10, "relu", 1, MICA_RATE_TENSOR, 1, 0, 4, 0, 0 };
+  mica_context *context;
+  OK(mica_context_create(NULL, &context));
+  tasks = FEW;
+  for (int bias = 0; bias < 2; bias++) {
+    const shape s = { 2, { 3, 6, 4 }, 5, "tanh", bias, bias ? MICA_RATE_TENSOR : MICA_RATE_ONE, bias, 0, 3, 0, 0, 1 };
+    mica_program *p = few_shot(context, &s);
+    bench b = { .program = p, .dtype = MICA_F64, .backend = MICA_REF, .fused = 1, .tasks = tasks,
+                .rows = { tasks * s.rows, tasks * s.rows }, .longest = { s.rows, s.rows }, .index_range = 4 };
+    check_first(context, &b, 11, 0, 1e-7);
+    bench_free(&b);
+    mica_program_destroy(p);
+  }
+  mica_context_destroy(context);
+}
+
+/* a task has the same bits alone as among others, and sums the same bits for any number of threads */
+static void check_bits(int labels) {
+  shape s = { 3, { 1, 40, 40, labels ? 3 : 1 }, 10, "relu", 1, MICA_RATE_TENSOR, 1, 0, 4, 0, 0, labels };
   bench b[3];
   mica_program *p[3];
   mica_context *contexts[3];
@@ -49,8 +72,11 @@ static void test_bits(void **state) {
     b[i].backend = MICA_CPU, b[i].dtype = MICA_F32;
     int64_t n = mica_program_param_count(p[i]);
     for (int t = 0; i == 2 && t < tasks; t++) memcpy(b[2].param[0] + t * n, b[0].param[0], sizeof(double) * (size_t)n);
-    for (int k = 0; k < 4; k++)
-      memcpy(b[i].input[k][0], b[0].input[k][0], sizeof(double) * (size_t)b[0].input_count[k]);
+    for (int k = 0; k < 4; k++) {
+      const size_t count = (size_t)b[0].input_count[k];
+      if (b[i].index[k]) memcpy(b[i].index[k], b[0].index[k], sizeof(int32_t) * count);
+      else memcpy(b[i].input[k][0], b[0].input[k][0], sizeof(double) * count);
+    }
     for (int k = 0; k < 2; k++)
       memcpy(b[i].output[k][1], b[0].output[k][1], sizeof(double) * (size_t)b[0].output_count[k]);
     bench_run(contexts[i], &b[i]);
@@ -68,7 +94,59 @@ static void test_bits(void **state) {
   }
 }
 
+static void test_bits(void **state) {
+  (void)state;
+  check_bits(0);
+  check_bits(1);
+}
+
+/* a label that the network has no output for is an error that says where */
+static void test_labels(void **state) {
+  (void)state;
+  const shape s = { 2, { 2, 5, 3 }, 4, "relu", 1, MICA_RATE_ONE, 0, 0, 2, 0, 0, 1 };
+  mica_context *context;
+  OK(mica_context_create(NULL, &context));
+  tasks = FEW;
+  mica_program *p = few_shot(context, &s);
+  for (int fused = 0; fused < 2; fused++)
+    for (int input = 2; input < 4; input++) {
+      if (!fused && input == 3) continue;  /* the query's is no part of the kernel */
+      bench b = bench_of(&s, p, 0, 0);
+      mica_executor *x;
+      typed t[5];
+      mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+      options.passes = b.passes, options.fused = fused, options.tasks = tasks, options.rows = b.rows;
+      options.longest = b.longest;
+      OK(mica_executor_create(context, p, &options, &x));
+      set_sizes(x, &b);
+      b.index[input][2 * s.rows + 1] = 3;
+      micah_device *d;
+      OK(micah_context_device(context, MICA_CPU, 0, &d));
+      t[4] = to_type(d, b.param[0], b.param_count, MICA_F32);
+      OK(mica_executor_set_params(x, MICA_V, t[4].at, 0, NULL, 0));
+      for (int i = 0; i < 4; i++) {
+        t[i] = b.index[i] ? of_indices(d, b.index[i], b.input_count[i])
+                          : to_type(d, b.input[i][0], b.input_count[i], MICA_F32);
+        mica_wire wire = { .data = t[i].at, .task_stride = -1 };
+        OK(mica_executor_set_value(x, mica_program_get_input(p, i), MICA_V, &wire));
+      }
+      mica_memory memory;
+      OK(mica_executor_memory(x, &memory));
+      void *saved = fused ? NULL : device_memory(d, (size_t)memory.saved);
+      assert_true(mica_executor_run(x, fused ? b.passes : MICA_PASS_FORWARD, saved) == MICA_ERR_INVALID);
+      if (!strstr(mica_last_error(), "inner: cross_entropy: label 3 at task 2, row 1, expected less than 3"))
+        fail_msg("%s", mica_last_error());
+      free(saved);
+      for (int i = 0; i < 5; i++) from_type(d, &t[i]);
+      mica_executor_destroy(x);
+      bench_free(&b);
+    }
+  mica_program_destroy(p);
+  mica_context_destroy(context);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = { cmocka_unit_test(test_shapes), cmocka_unit_test(test_bits) };
+  const struct CMUnitTest tests[] = { cmocka_unit_test(test_shapes), cmocka_unit_test(test_differences),
+                                      cmocka_unit_test(test_bits), cmocka_unit_test(test_labels) };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -410,9 +410,41 @@ static void wrong_settings(void **state) {
   assert_non_null(strstr(mica_last_error(), "jvp of an inner loop"));
 }
 
+/* which way a configuration's inner loop runs */
+static void paths(void **state) {
+  (void)state;
+  static const char images[] = "family: {name: few_shot_images, ways: 3, shots: 1, queries: 2}\n"
+                               "model: {name: mlp, layers: 1, width: 8}\ninner: {steps: 2, lr: 0.05}\n"
+                               "schedule: {warmup: 0}\nsteps: 2\nbatch: 2\nthreads: 1\n";
+  static const struct { const char *config, *set, *path; } ways[] = {
+    { maml_config, "seed=1", "mlp+loss" },
+    { images, "seed=1", "mlp+loss" },      /* labels, and images as rows of pixels */
+    { images, "inner.learn_rates=yes", "mlp+loss" },
+    { images, "inner.rates=tensor", "mlp+loss" },
+    { images, "inner.per_step=yes", "mlp+loss" },
+    { images, "inner.method=first_order", "mlp+loss" },
+    { images, "inner.update=momentum", "steps" },
+    { images, "inner.update=adam", "steps" },
+    { images, "inner.rates=element", "steps" },
+    { images, "inner.trained=layers.1.*", "steps" },
+    { images, "inner.proximal=1", "steps" },
+    { images, "model.activation=gelu", "steps" },
+    { images, "model.width=129", "steps" },
+  };
+  for (int i = 0; i < MICA_COUNT(ways); i++) {
+    mica_source s = source_of(config_file(ways[i].config), NULL, &ways[i].set, 1);
+    mica_trainer *t;
+    mica_trainer_info info;
+    CHECK(mica_trainer_create(&s, 0, &t));
+    CHECK(mica_trainer_get_info(t, &info));
+    if (strcmp(info.inner, ways[i].path)) fail_msg("%s: %s, expected %s", ways[i].set, info.inner, ways[i].path);
+    mica_trainer_destroy(t);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(exact_methods), cmocka_unit_test(kept_activations), cmocka_unit_test(kept_where_they_fit),
+    cmocka_unit_test(exact_methods), cmocka_unit_test(paths), cmocka_unit_test(kept_activations), cmocka_unit_test(kept_where_they_fit),
     cmocka_unit_test(memory_of_steps),
     cmocka_unit_test(low_rank_adapters), cmocka_unit_test(soft_prompts),
     cmocka_unit_test(directions_without_a_query),
