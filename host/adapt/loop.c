@@ -47,13 +47,6 @@ mica_status micah_adapt_create(mica_executor *x, int32_t e) {
                       "program %s: %s: jvp of an inner loop is not supported; ask for backward, or make the steps part "
                       "of the program",
                       x->program->name, entry->path);
-  if (x->backend == MICA_CUDA && micah_face_runs(x, e, MICA_BACKWARD) &&
-      (a->options.method == MICA_ADAPT_FORWARD || a->options.method == MICA_ADAPT_ZERO_ORDER))
-    return mica_error(MICA_ERR_UNSUPPORTED,
-                      "program %s: %s: backward of an inner loop by the %s method on backend cuda is not supported; "
-                      "use the unrolled, truncated or implicit method, or the cpu",
-                      x->program->name, entry->path,
-                      a->options.method == MICA_ADAPT_FORWARD ? "forward" : "zero-order");
   micah_region *region = &x->region;
   int64_t before = region->bytes + x->data_bytes;
   micah_adapt_state *s = x->inner[e] = micah_region_alloc(region, 1, sizeof *s);

@@ -8,7 +8,7 @@
 /* memory for wires, freed with the executor; never NULL on success. NULL: the message is set */
 void *micah_data_alloc(mica_executor *x, int64_t bytes);
 void  micah_data_free(mica_executor *x);
-/* from host memory, done when it returns: while an executor is made */
+/* from host memory, or to it, done when it returns */
 mica_status micah_data_put(mica_executor *x, void *to, const void *from, int64_t bytes);
 
 /* rows of `bytes` each, copied or (from NULL) cleared in the order of the calls; those at equal distances go as one */

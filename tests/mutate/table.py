@@ -498,6 +498,12 @@ FAULTS = {
         ("implicit/implicit_cuda.cu", "test_adapt_cuda", "  return block_sum(sum, part);", "  return warp_sum(sum) + 0 * part[0];"),
         ("implicit/implicit_cuda.cu", "test_adapt_cuda", "y[i] = fma(by, x[i], k * y[i]);", "y[i] = fma(by, x[i], y[i]);"),
     ],
+    "directions": [
+        ("directions/directions_op.c", "test_adapt_methods", "j->weight ? j->by * j->weight[b] : j->by", "j->by"),
+        ("directions/directions_cuda.cu", "test_adapt_cuda", "job.weight ? job.by * job.weight[b] : job.by", "job.weight ? job.by : job.by"),
+        ("directions/directions_cuda.cu", "test_adapt_cuda", "job.sums[b] += job.scale * sum;", "job.sums[b] += sum;"),
+        ("directions/directions_cuda.cu", "test_adapt_cuda", "if (threadIdx.x == 0) job.sums[b] +=", "if (threadIdx.x == 0) job.sums[b] ="),
+    ],
     "mlp": [
         ("mlp/mlp_softmax_cpu.h", "test_adapt_fused", "(v_load(t + o * stride) - mean));", "v_load(t + o * stride));"),
         ("mlp/mlp_softmax_cpu.h", "test_adapt_fused", "v_keep(counts, v_load(z + o * stride) * part)", "v_load(z + o * stride) * part"),

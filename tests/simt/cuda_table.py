@@ -138,6 +138,8 @@ WITHOUT_OPERATIONS = {
             ["maml_sinusoid.yaml", "batch=4", "grain=4"]),
     "implicit": ("test_adapt_cuda", "solve", "backward", "a recipe's; unit test",
                  ["maml_sinusoid.yaml", "batch=4", "grain=4", "inner.method=implicit", "inner.proximal=1"]),
+    "directions": ("test_adapt_cuda", "zero order", "backward", "a recipe's; unit test",
+                   ["maml_sinusoid.yaml", "batch=4", "grain=4", "inner.method=zero_order", "inner.directions=2"]),
 }
 
 

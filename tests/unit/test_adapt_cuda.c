@@ -152,7 +152,8 @@ static mica_program *network(void) {
 
 static const char *const weights[] = { "up.w", "up.b", "down.w", "down.b" };
 
-static mica_program *bilevel(const mica_adapt_options *adapt) {
+/* outputs: the test's loss, or the adapted weights themselves */
+static mica_program *bilevel(const mica_adapt_options *adapt, int as_they_are) {
   mica_program *loss = network(), *p;
   mica_step_options options = MICA_STEP_OPTIONS_INIT;
   options.proximal = 1;
@@ -180,14 +181,17 @@ static mica_program *bilevel(const mica_adapt_options *adapt) {
   all[11] = (mica_bind){ "rate", mica_program_constant(p, 0.1, 0, NULL) };
   mica_value adapted = mica_program_adapt_step(p, "inner", step, adapt, 12, all);
   OK(adapted);
-  outer[0] = (mica_bind){ "x", mica_program_input(p, "test_x", MICA_F32, test, 1, &in) };
-  outer[1] = (mica_bind){ "y", mica_program_input(p, "test_y", MICA_F32, test, 1, &one) };
   for (int i = 0; i < 4; i++) {
     char name[64];
     snprintf(name, sizeof name, "last.next.%s", weights[i]);
     outer[2 + i] = (mica_bind){ weights[i], mica_program_port(p, adapted, name) };
+    if (as_they_are) OK(mica_program_output(p, name, outer[2 + i].value));
   }
-  OK(mica_program_output(p, "test", mica_program_call(p, "outer", loss, 6, outer)));
+  if (!as_they_are) {
+    outer[0] = (mica_bind){ "x", mica_program_input(p, "test_x", MICA_F32, test, 1, &in) };
+    outer[1] = (mica_bind){ "y", mica_program_input(p, "test_y", MICA_F32, test, 1, &one) };
+    OK(mica_program_output(p, "test", mica_program_call(p, "outer", loss, 6, outer)));
+  }
   OK(mica_program_seal(p));
   mica_step_destroy(step);
   mica_program_destroy(loss);
@@ -242,7 +246,7 @@ static void solvers(void **unused) {
       adapt.method = MICA_ADAPT_IMPLICIT, adapt.steps = 2, adapt.solver = ways[i].solver;
       if (ways[i].iterations) adapt.iterations = ways[i].iterations;
       adapt.tolerance = ways[i].tolerance, adapt.damping = ways[i].damping;
-      mica_program *p = bilevel(&adapt);
+      mica_program *p = bilevel(&adapt, 0);
       told at[2];
       bench cpu = bench_of(p, packed, &at[0]), gpu = bench_of(p, packed, &at[1]);
       gpu.backend = MICA_CUDA, gpu.runs = i ? 1 : 2;
@@ -264,9 +268,102 @@ static void solvers(void **unused) {
     }
 }
 
+/* a method's hypergradients as on the CPU, of parameters of all tasks and of each its own, twice */
+static void as_on_the_cpu(const mica_adapt_options *adapt, int as_they_are) {
+  for (int packed = 0; packed < 2; packed++) {
+    mica_program *p = bilevel(adapt, as_they_are);
+    bench cpu = bench_of(p, packed, NULL), gpu = bench_of(p, packed, NULL);
+    double size = 0;
+    cpu.look = gpu.look = NULL;
+    gpu.backend = MICA_CUDA, gpu.runs = 2;
+    bench_run(context, &cpu);
+    bench_run(context, &gpu);
+    for (int64_t k = 0; k < cpu.param_count; k++) {
+      near(gpu.param[1][k], cpu.param[1][k], 1e-5, "param", k);
+      size = fmax(size, fabs(cpu.param[1][k]));
+    }
+    assert_true(size > 1e-3);
+    bench_free(&cpu);
+    bench_free(&gpu);
+    mica_program_destroy(p);
+  }
+}
+
+static void forward_mode(void **unused) {
+  (void)unused;
+  need_cuda(1);
+  mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
+  adapt.method = MICA_ADAPT_FORWARD, adapt.steps = 3;
+  as_on_the_cpu(&adapt, 0);
+}
+
+/* directions follow from the cotangents' bits: those of the adapted weights are given */
+static void zero_order(void **unused) {
+  (void)unused;
+  need_cuda(1);
+  for (int direction = MICA_DIRECTION_NORMAL; direction <= MICA_DIRECTION_SIGN; direction++) {
+    mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
+    adapt.method = MICA_ADAPT_ZERO_ORDER, adapt.steps = 2, adapt.directions = 3, adapt.sigma = 0.1;
+    adapt.direction = direction;
+    as_on_the_cpu(&adapt, 1);
+  }
+}
+
+/* cotangents in slots, on top of what is there: each slot's tasks are summed, those of slot -1 go nowhere */
+static void slots(void **unused) {
+  (void)unused;
+  need_cuda(1);
+  static const int32_t slot[MANY] = { 1, 1, 0, -1, 2 };
+  for (int method = MICA_ADAPT_FORWARD; method <= MICA_ADAPT_ZERO_ORDER; method++) {
+    mica_adapt_options adapt = MICA_ADAPT_OPTIONS_INIT;
+    adapt.method = method, adapt.steps = 2, adapt.directions = 2, adapt.sigma = 0.1;
+    mica_program *p = bilevel(&adapt, 1);
+    const int64_t count = mica_program_param_count(p);
+    bench b = bench_of(p, 0, NULL);
+    b.look = NULL;
+    bench_run(context, &b);
+    for (int backend = 0; backend < 2; backend++) {
+      mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+      mica_executor *x;
+      micah_device *d;
+      typed t[2 + 2 + 4];
+      double *sums = zeros_of(3 * count), *expected = zeros_of(3 * count);
+      options.backend = backend ? MICA_CUDA : MICA_CPU, options.passes = b.passes, options.tasks = MANY;
+      options.rows = b.rows, options.longest = b.longest;
+      OK(micah_context_device(context, options.backend, 0, &d));
+      OK(mica_executor_create(context, p, &options, &x));
+      set_sizes(x, &b);
+      for (int64_t k = 0; k < 3 * count; k++) sums[k] = expected[k] = 1 + (double)(k % 3);
+      for (int task = 0; task < MANY; task++)
+        for (int64_t k = 0; slot[task] >= 0 && k < count; k++)
+          expected[slot[task] * count + k] += b.param[1][task * count + k];
+      t[0] = to_type(d, b.param[0], MANY * count, MICA_F32), t[1] = to_type(d, sums, 3 * count, MICA_F32);
+      OK(mica_executor_set_params(x, MICA_V, t[0].at, count, NULL, 0));
+      OK(mica_executor_set_params(x, MICA_D, t[1].at, count, slot, MICA_ADD));
+      for (int i = 0; i < 6; i++) {
+        double *from = i < 2 ? b.input[i][0] : b.output[i - 2][1];
+        t[2 + i] = to_type(d, from, i < 2 ? b.input_count[i] : b.output_count[i - 2], MICA_F32);
+        mica_wire wire = { .data = t[2 + i].at, .task_stride = -1 };
+        mica_value value = i < 2 ? mica_program_get_input(p, i) : mica_program_get_output(p, i - 2);
+        OK(mica_executor_set_value(x, value, i < 2 ? MICA_V : MICA_D, &wire));
+      }
+      OK(mica_executor_run(x, b.passes, NULL));
+      for (int i = 0; i < 8; i++) from_type(d, &t[i]);
+      for (int64_t k = 0; k < 3 * count; k++) near(sums[k], expected[k], 1e-5, "sum", k);
+      mica_executor_destroy(x);
+      free(sums);
+      free(expected);
+    }
+    bench_free(&b);
+    mica_program_destroy(p);
+  }
+}
+
 int main(void) {
   OK(mica_context_create(NULL, &context));
-  const struct CMUnitTest tests[] = { cmocka_unit_test(stages), cmocka_unit_test(solvers) };
+  const struct CMUnitTest tests[] = { cmocka_unit_test(stages), cmocka_unit_test(solvers),
+                                      cmocka_unit_test(forward_mode), cmocka_unit_test(zero_order),
+                                      cmocka_unit_test(slots) };
   int red = cmocka_run_group_tests(tests, NULL, NULL);
   mica_context_destroy(context);
   return red;
