@@ -147,7 +147,7 @@ INLINE vf act_curve(vf a, vf slope, const int act) {
 }
 
 typedef struct data {
-  const float *x;
+  const float *x;                            /* NULL: zeros; y as well */
   const void  *y;                            /* floats, or labels */
   int64_t      rows;
 } data;
@@ -172,9 +172,12 @@ INLINE vf down(work *w, const data *t, int64_t first, int64_t count, float scale
   const int last = m->layers;
   const int64_t in = m->width[0], out = m->width[last];
   for (int64_t i = 0; i < in; i++)
-    for (int r = 0; r < VW; r++) w->a[0][i * VW + r] = r < count ? t->x[(first + r) * in + i] : 0;
-  for (int64_t r = 0; r < count; r++)
-    memcpy(w->rows[0] + r * w->row[0], t->x + (first + r) * in, (size_t)in * sizeof(float));
+    for (int r = 0; r < VW; r++) w->a[0][i * VW + r] = t->x && r < count ? t->x[(first + r) * in + i] : 0;
+  for (int64_t r = 0; r < count; r++) {
+    float *row = w->rows[0] + r * w->row[0];
+    if (t->x) memcpy(row, t->x + (first + r) * in, (size_t)in * sizeof *row);
+    else memset(row, 0, (size_t)in * sizeof *row);
+  }
   for (int l = 0; l < last; l++) {
     dense(w->theta[l], w->row[l], w->a[l], m->width[l] + 1, w->a[l + 1], m->width[l + 1], 0);
     if (l + 1 == last) break;
@@ -191,7 +194,7 @@ INLINE vf down(work *w, const data *t, int64_t first, int64_t count, float scale
   }
   vf squares = v_zero();
   for (int64_t o = 0; o < out; o++) {
-    vf y = v_load_strided((const float *)t->y + first * out + o, out, count);
+    vf y = t->y ? v_load_strided((const float *)t->y + first * out + o, out, count) : v_zero();
     vf e = v_load(w->a[last] + o * VW) - y;
     e = count < VW ? v_keep(v_lt(v_load((const float[32]){ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }),
                                  v_set1((float)count)), e) : e;
