@@ -205,7 +205,7 @@ const micac_command micac_op = {
       "  --face F         forward | backward | jvp | backward_jvp (runs the faces that it needs first)\n"
       "  --backend B      ref | cpu | cuda (default cpu)\n"
       "  --dtype D        f32 | f64 | bf16 (default f32; f64 and bf16 on ref)\n"
-      "  --set KEY=VALUE  a setting; may be repeated\n"
+      "  --set KEY=VALUE  a setting; may be repeated. PORT=none leaves an optional port out\n"
       "  --in FILE        safetensors with wires by name: x.v, x.t, y.d, y.td ...; a missing t, td or output d is zero\n"
       "  --out FILE       safetensors: outputs' v and t, inputs' d and td\n"
       "  --json           one JSON value on standard output\n"

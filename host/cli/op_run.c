@@ -73,8 +73,19 @@ static mica_status parse_name(const work *w, const char *name, int *operand, int
                     w->op->name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
+/* an optional operand that a setting NAME=none leaves out */
+static int left_out(const work *w, const mica_operand *operand) {
+  char text[96];
+  int  n = snprintf(text, sizeof text, "%s=none", operand->name);
+  for (int i = 0; i < w->job->n_set; i++)
+    for (const char *at = w->job->set[i]; (at = strstr(at, text)); at += n)
+      if ((at == w->job->set[i] || at[-1] == ' ') && (!at[n] || at[n] == ' ')) return 1;
+  return 0;
+}
+
 static const micah_tensor *find_wire(const work *w, const mica_operand *operand, int bit) {
   char name[96];
+  if (left_out(w, operand)) return NULL;
   for (int i = 0; i < 4; i++)
     if (wires[i].bit == bit) snprintf(name, sizeof name, "%s.%s", operand->name, wires[i].name);
   const micah_tensor *tensor = micah_safetensors_find(w->file, name);
@@ -284,7 +295,7 @@ static int is_input(const mica_operand *operand) { return (operand->role & (MICA
 static mica_status make_port(work *w, int index) {
   const mica_operand *operand = &w->op->operands[index];
   int written = 0;
-  if (is_input(operand) && !find_wire(w, operand, MICA_V)) return MICA_OK; /* optional */
+  if (left_out(w, operand) || (is_input(operand) && !find_wire(w, operand, MICA_V))) return MICA_OK; /* optional */
   for (int face = 0; face < MICA_NFACE; face++)
     if (w->faces[face]) written |= operand->writes[face];
   for (int i = 0; i < 4; i++) {

@@ -17,6 +17,16 @@ int micak_memory_blocked(const micak_memory *m) {
          m->V <= MICAK_BLOCK_MOST;
 }
 
+int micak_memory_lanes(const micak_memory *m, int64_t T) {
+  return m->form != MICAK_MEMORY_RECURRENT && !m->chunk && !m->decay && !m->keys && T > 0 && T <= MICAK_LANES_TOKENS &&
+         T * (m->K + m->V) <= MICAK_LANES_CELLS;
+}
+/* all matrices of memory_lanes.h, of the longest pair that may go so, with tangents */
+static int64_t lanes_floats(const micak_memory *m) {
+  int64_t T = least(least(m->T, MICAK_LANES_TOKENS), MICAK_LANES_CELLS / (m->K + m->V));
+  return micak_memory_lanes(m, T) ? 16 * 2 * T * (3 * m->K + 7 * m->V + 4 * T + 2) : 0;
+}
+
 /* ---- scratch ---- */
 
 enum { ROWS_K = 1, ROWS_V, ROWS_C, ROWS_1 };
@@ -106,6 +116,8 @@ void micak_memory_split(const micak_memory *m, int face, mica_split *split) {
   int64_t most = layout.total;
   micak_memory_block_layout(m, face, &layout);
   if (micak_memory_blocked(m) && layout.total > most) most = layout.total;
+  if (lanes_floats(m) > most) most = lanes_floats(m);
+  if (micak_memory_lanes(m, m->T)) split->grain = round_to(split->grain, 16); /* whole vectors of pairs */
   split->scratch_bytes = (size_t)most * sizeof(float);
   split->rows = 0;
 }

@@ -34,6 +34,8 @@ typedef struct micak_memory {
 enum { MICAK_MEMORY_MOST = 256 };            /* K and V */
 enum { MICAK_MEMORY_BLOCK = 16, MICAK_BLOCK_MOST = 64 }; /* tokens of a block, and K and V (memory_block.h) */
 
+enum { MICAK_LANES_TOKENS = 16, MICAK_LANES_CELLS = 1024 }; /* most tokens, and tokens x (K + V), of a pair in a lane */
+
 /* products C = A B: what is known to be zero, or need not be computed */
 enum { MICAK_MM_FULL, MICAK_MM_LOWER_C, MICAK_MM_LOWER_A, MICAK_MM_UPPER_A };
 /* tokens of a chunk; recurrent: tokens between two kept states */
@@ -59,6 +61,9 @@ void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_m
 /* may this memory go in blocks? then the layout that it needs: rows and columns padded to whole blocks */
 int  micak_memory_blocked(const micak_memory *m);
 void micak_memory_block_layout(const micak_memory *m, int face, micak_memory_layout *layout);
+
+/* may a pair of T tokens go in a lane beside others (memory_lanes.h), if nothing comes in or goes out by the state? */
+int  micak_memory_lanes(const micak_memory *m, int64_t T);
 
 /* does an output of this face sum over tasks? then a unit is a head of all tasks in order, else a (task, head) pair */
 int  micak_memory_sums(const micak_memory *m, int face);

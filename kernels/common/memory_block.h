@@ -24,7 +24,7 @@ typedef struct block_term {
   int          turned, shape;
 } block_term;
 
-SHORT_INLINE void block_tile(int R, int nv, int n, const block_term *p, int64_t i, int64_t j, const float *from,
+LANES_INLINE void block_tile(int R, int nv, int n, const block_term *p, int64_t i, int64_t j, const float *from,
                              float *to, int64_t ld) {
   vf sum[BLOCK_TOKENS][2];
 #pragma GCC unroll 16
@@ -101,7 +101,7 @@ static void block_turn1(int64_t rows, int64_t cols, const float *from, int64_t l
       vf x[VW];
 #pragma GCC unroll 16
       for (int i = 0; i < VW; i++) x[i] = v_load(from + (r + i) * ldf + c);
-      short_turn(x);
+      v_transpose(x);
 #pragma GCC unroll 16
       for (int i = 0; i < VW; i++) v_store(to + (c + i) * ldt + r, x[i]);
     }
@@ -140,7 +140,7 @@ static memory_mat block_load(const memory_pair *w, const mica_port *port, int bi
 /* ---- the substitutions, one vector of columns, all tokens in registers ---- */
 
 /* down: x_t += sum over s < t of ng_ts y_s; up: x_t += sum over r > t of ng_rt y_r; y_t = b_t x_t + bt_t given_t */
-SHORT_INLINE void block_solve1(int up, int moving, const float *ng, const float *b, const float *bt, const float *given,
+LANES_INLINE void block_solve1(int up, int moving, const float *ng, const float *b, const float *bt, const float *given,
                                float *x, float *y, float *ny, int64_t ld) {
   vf s[BLOCK_TOKENS];
 #pragma GCC unroll 16
@@ -184,7 +184,7 @@ static vf block_dots1(int64_t cols, const float *x, const float *y, int64_t ld) 
   for (int64_t c = 0; c < cols; c += VW)
 #pragma GCC unroll 16
     for (int t = 0; t < BLOCK_TOKENS; t++) s[t] = v_fma(v_load(x + t * ld + c), v_load(y + t * ld + c), s[t]);
-  short_turn(s);
+  v_transpose(s);
 #pragma GCC unroll 16
   for (int t = 0; t < BLOCK_TOKENS; t++) sum = sum + s[t];
   return sum;

@@ -52,7 +52,7 @@ static inline void memory_results_ahead(const memory_pair *w, const mica_port *p
   memory_ahead(&x, at, n, cols, 1);
 }
 
-#include "common/memory_short.h"
+#include "common/memory_lanes.h"
 #include "common/memory_block.h"
 
 /* ---- products: tiles of gemm.h. what is zero in a triangle is skipped by whole row tiles; a zero term changes no bit
@@ -96,22 +96,30 @@ static mica_status memory_run(const mica_exec *exec, const micak_memory *m, int 
 #endif
   if (blocks) micak_memory_block_layout(m, face, &layout);
   else micak_memory_layout_of(m, face, VW, &layout);
+  lanes_group group;
+  group.n = 0;
   for (int64_t u = first; u < first + count; u++) {
     int64_t h = u % m->H, b = u / m->H;
     for (int64_t task = sums ? 0 : b; task < (sums ? m->B : b + 1); task++) {
       memory_pair w = memory_pair_of(m, &layout, face, task, h, exec->scratch);
+      if (lanes_take(&w)) {
+        lanes_add(&group, &w, exec->scratch);
+        continue;
+      }
+      lanes_run(&group, exec->scratch);
       if (h + 1 < m->H) {
         memory_pair next = w;
         next.h++;
         memory_pair_ahead(&next);
       }
-      if (memory_is_short(&w)) memory_short(&w);
 #if defined(MICAK_ISA_AVX512)
-      else if (blocks) memory_blocks(&w);
+      if (blocks) memory_blocks(&w);
+      else
 #endif
-      else memory_pair_run(&w);
+        memory_pair_run(&w);
     }
   }
+  lanes_run(&group, exec->scratch);
   return MICA_OK;
 }
 

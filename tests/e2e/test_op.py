@@ -38,6 +38,16 @@ class Op(Case):
             self.assertEqual(out["x.d"], ([2, 1, 2], [10, 1, 20, 2]))
             self.assertEqual(out["b.d"], ([1], [3]))
 
+    def test_an_optional_port_is_left_out(self):
+        ones = ([1, 2, 1, 1], [1, 1])
+        values = {"q.v": ones, "k.v": ones, "v.v": ([1, 2, 1, 1], [3, 1]), "beta.v": ([1, 2, 1], [1, 0.5])}
+        for backend in ("ref", "cpu"):
+            out = self.run_face("delta_rule", "forward", values, "--backend", backend)
+            self.assertEqual(out["state_out.v"][1], [2])
+            out = self.run_face("delta_rule", "forward", values, "--backend", backend, "--set", "state_out=none beta=none")
+            self.assertNotIn("state_out.v", out)
+            self.assertEqual(out["out.v"][1], [3, 1], "without rates a key's value is overwritten")
+
     def test_a_ridge_that_cannot_be_solved_spoils_its_own_task_alone(self):
         values = {"x.v": ([2, 2, 1], [1, 1, 1, 1]), "y.v": ([2, 2, 1], [1, 3, 1, 3]), "ridge.v": ([2], [2, -1])}
         for backend in ("ref", "cpu"):

@@ -297,14 +297,15 @@ FAULTS = {
         ("common/memory_block.h", "linear_attention", "{ c.Q, c.S, c.K, 0, BLOCK_FULL } };", "{ c.Q, c.S, VW, 0, BLOCK_FULL } };"),
         ("common/memory_block.h", "linear_attention", "initial || i, 0);", "initial, 0);"),
     ],
-    "memory_short": [
-        ("common/memory_short.h", "delta_rule", "if (A.t) short_product(T, n, A.t, A.ld, BT.v, C.t, 0), add = 1;", ""),
-        ("common/memory_short.h", "delta_rule", "s < t + (shape == SHORT_LOWER); s++", "s < t; s++"),
-        ("common/memory_short.h", "delta_rule", "et = v_fma(v_set1(-gram.t[t * VW + s]), u, et);", ""),
-        ("common/memory_short.h", "delta_rule", "xt = v_fma(v_set1(gram.t[r * VW + t]), y, xt);", ""),
-        ("common/memory_short.h", "delta_rule", "short_triangle(SHORT_STRICT_TURNED, T, K, dgram, c->K, dK, 1);", ""),
-        ("common/memory_short.h", "delta_rule", "x[i] = i < T ? v_load(from + i * ld + c) : v_zero();", "x[i] = i + 1 < T ? v_load(from + i * ld + c) : v_zero();"),
-        ("common/memory_short.h", "linear_attention", "memory_store_port(w, m->v, MICAK_VIEW_ROWS, 0, T, m->V, dU);", ""),
+    "memory_lanes": [
+        ("common/memory_lanes.h", "delta_rule", "if (A.t) lanes_product(shape, rows, cols, n, A.t, A, B.v, B, C.t, C, add), add = 1;", ""),
+        ("common/memory_lanes.h", "delta_rule", "to = i + (shape == LANES_TO);", "to = i;"),
+        ("common/memory_lanes.h", "delta_rule", "    from += R - 1;", "    from += R;"),
+        ("common/memory_lanes.h", "delta_rule", "    lanes_more(J, shape, t, T, N.t, N, Z.v, Z, xt);\n", ""),
+        ("common/memory_lanes.h", "delta_rule", "    lanes_mm(LANES_BEYOND, T, K, T, lanes_turned(dN), c->K, dX, 1);\n", ""),
+        ("common/memory_lanes.h", "delta_rule", "view[i].add ? micak_ld(to, n) + x[i] : x[i]", "x[i]"),
+        ("common/memory_lanes.h", "delta_rule", "(g->n && g->first.T != w->T)", "0"),
+        ("common/memory_lanes.h", "linear_attention", "  lanes_store(g, m->v, MICAK_VIEW_ROWS, V, Y);\n", ""),
     ],
     "feature_map": [
         # reference
