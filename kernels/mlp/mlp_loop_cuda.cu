@@ -82,7 +82,8 @@ MLP_DEVICE void move(const mlp_job &job, float *weights, const mlp_wire *wires, 
 struct pass {
   int         kind, second;                  /* second: tangents too */
   int64_t     k;                             /* step */
-  const float *x, *y, *seeds;                /* y: or labels, i32; seeds: of the query's rows, 1 number or one a row; NULL: zeros */
+  const float *x, *y, *seeds;                /* y: or i32 labels; seeds: of the query's rows, 1 number or one a row;
+                                              * NULL: zeros */
   int         rows, first, count;            /* of the task; a chunk's */
   float       scale;                         /* of a row's residual, but for the seed */
 };

@@ -27,7 +27,8 @@ static inline vf mlp_residual(vf p, vf label, int64_t o) {
 }
 
 /* its tangents, times scale: p (t - sum of p t), of the tangents t of the logits; (n) `stride` apart */
-static inline void mlp_residual_tangent(const float *p, const float *t, int64_t n, int64_t stride, vf scale, float *to) {
+static inline void mlp_residual_tangent(const float *p, const float *t, int64_t n, int64_t stride, vf scale,
+                                        float *to) {
   vf mean = v_zero();
   for (int64_t o = 0; o < n; o++) mean = v_fma(v_load(p + o * stride), v_load(t + o * stride), mean);
   for (int64_t o = 0; o < n; o++)
