@@ -88,9 +88,9 @@ int ck_targets(const mica_op *op, ck_target *list, int room) {
 /* every operation has all faces in the reference and in the fast float kernels, those of the device where it is asked for */
 static void check_faces(const mica_op *op) {
   static const int needed[][2] = { { MICA_REF, MICA_F64 }, { MICA_REF, MICA_F32 }, { MICA_REF, MICA_BF16 },
-                                   { MICA_CPU, MICA_F32 }, { MICA_CUDA, MICA_F32 } };
+                                   { MICA_CPU, MICA_F32 }, { MICA_CUDA, MICA_F32 }, { MICA_CUDA, MICA_BF16 } };
   ck_where("%s", op->name);
-  for (size_t i = 0; i < sizeof needed / sizeof *needed - (ck_option.backend != MICA_CUDA); i++)
+  for (int i = 0; i < MICA_COUNT(needed) - (ck_option.backend == MICA_CUDA ? 0 : 2); i++)
     for (int face = 0; face < MICA_NFACE; face++) {
       const mica_kernel *kernel;
       int32_t count;
