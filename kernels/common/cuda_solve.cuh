@@ -243,17 +243,18 @@ SOLVE_DEVICE double solve_dot(const solve_task &t, const double *x, const double
   for (int i = t.lane; i < n; i += 32) sum = fma(x[i], y[i], sum);
   return warp_sum(sum);
 }
-/* to (count x R) = or += sign m x', m (count x I) */
+/* to (count x R) = or += sign m x', m (count x I). the four sums of a warp are of rows eight apart: rows of odd length then
+ * begin eight banks apart */
 SOLVE_DEVICE void solve_apply(const solve_task &t, double sign, const float *x, const double *m, int count, bool add,
                               double *to) {
-  const int own = t.lane % SOLVE_LANES, each = 32 / SOLVE_LANES;
-  for (int first = t.warp * each; first < count * t.R; first += t.warps * each) {
-    const int k = first + t.lane / SOLVE_LANES, o = k / t.R, r = k - o * t.R;
+  const int own = t.lane % SOLVE_LANES, all = count * t.R;
+  for (int unit = t.warp; unit < (all + 31) / 32 * 8; unit += t.warps) {
+    const int k = unit / 8 * 32 + unit % 8 + t.lane / SOLVE_LANES * 8, o = k / t.R, r = k - o * t.R;
     double    sum = 0;
-    for (int i = own; k < count * t.R && i < t.I; i += SOLVE_LANES) sum = fma((double)x[r * t.ld + i], m[o * t.I + i], sum);
+    for (int i = own; k < all && i < t.I; i += SOLVE_LANES) sum = fma((double)x[r * t.ld + i], m[o * t.I + i], sum);
 #pragma unroll
     for (int step = SOLVE_LANES / 2; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (own == 0 && k < count * t.R) to[k] = (add ? to[k] : 0.0) + sign * sum;
+    if (own == 0 && k < all) to[k] = (add ? to[k] : 0.0) + sign * sum;
   }
 }
 /* element i of c' x, c: R */

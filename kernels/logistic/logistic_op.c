@@ -51,6 +51,7 @@ static const mica_case cases[] = {
   { "B=1 R=1 I=33 O=5 label=none", 0 },
   { "B=2 R=40 I=1 O=9 label=none", 0 },
   { "B=1 R=25 I=64 O=5 y=none", 0 },
+  { "B=2 R=920 I=14 O=1 label=none", 0 },    /* more than shared memory holds */
   { "B=1 R=100 I=40 O=20 y=none", MICA_CASE_SLOW },
   { "B=64 R=25 I=64 O=5 y=none", MICA_CASE_BENCH },
 };

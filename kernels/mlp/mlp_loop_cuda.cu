@@ -94,13 +94,12 @@ MLP_DEVICE float seed_of(const mlp_task &t, const pass &p, int r) {
   return p.scale * p.seeds[t.job.mean_rows ? 0 : p.first + r];
 }
 
-/* inputs of a chunk; zeros where there are no rows */
-MLP_DEVICE void load_rows(const mlp_task &t, const pass &p) {
-  const int in = t.job.width[0], rows = (p.count + 3) & ~3;
-  float    *a = t.unit(t.job.a[0]);
-  EACH(n, rows * in) {
-    const int r = n / in, i = n - r * in;
-    a[i * t.job.pitch + r] = r < p.count && p.x ? p.x[(int64_t)p.first * in + n] : 0.0f;
+/* `width` numbers of each row of a chunk to units, in the order in which they lie; zeros where there are none */
+MLP_DEVICE void load_rows(const mlp_task &t, const pass &p, const float *from, int width, float *units) {
+  const int rows = (p.count + 3) & ~3;
+  EACH(n, rows * width) {
+    const int r = n / width, i = n - r * width;
+    units[i * t.job.pitch + r] = r < p.count && from ? from[(int64_t)p.first * width + n] : 0.0f;
   }
 }
 
@@ -135,7 +134,7 @@ MLP_DEVICE void go_down(const mlp_task &t, const pass &p, int l) {
       for (int r = 0; r < 4; r++) {
         if (end) {                             /* of labels, soften() has the rest */
           const bool inside = q + r < p.count;
-          e[r] = inside ? z.v[j][r] - (p.y && !LABELS ? p.y[(int64_t)(p.first + q + r) * out + unit] : 0.0f) : 0.0f;
+          e[r] = inside ? z.v[j][r] - (LABELS ? 0.0f : t.unit(job.d[l + 1] + unit)[q + r]) : 0.0f;
           d[r] = inside ? seed_of(t, p, q + r) * e[r] : 0.0f;
           m[r] = inside ? p.scale * s.v[j][r] : 0.0f;
         } else {
@@ -325,7 +324,8 @@ MLP_DEVICE void run_pass(mlp_task &t, pass p, float *loss, float loss_d) {
   /* a task without rows has a pass of none, which leaves zeros */
   for (p.first = 0; p.first == 0 || p.first < p.rows; p.first += job.chunk) {
     p.count = min(job.chunk, p.rows - p.first);
-    if (t.loaded != 1 + judge) load_rows(t, p);
+    if (t.loaded != 1 + judge) load_rows(t, p, p.x, job.width[0], t.unit(job.a[0]));
+    if (!LABELS) load_rows(t, p, p.y, job.width[job.layers], t.unit(job.d[job.layers])); /* then cotangents lie there */
     t.loaded = p.rows <= job.chunk ? 1 + judge : 0;
     __syncthreads();
     for (int l = 0; l < job.layers; l++) {

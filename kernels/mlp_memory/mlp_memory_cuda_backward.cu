@@ -50,7 +50,7 @@ MEM_DEVICE void net_up_hidden(const net_job &job, const dual_team &team, const n
   dual_num<DUAL>       of_decay = {}, of_momentum = {};
   NET_EACH(team, f, job.F) {
     dual_num<DUAL> dr = {}, dc = {}, dh = {};
-    for (int j = 0; j < job.V; j++) dr = dual_fma(X.W2.get(f * job.ldv + j), in.d.get(j), dr);
+    for (int j = 0; j < job.V; j++) dr = dual_fma(X.W2.get(j * job.ldf + f), in.d.get(j), dr);
     const dual_num<DUAL> dy = net_mul(dr, own.slope_read.get(f)), read = own.read.get(f);
 #pragma unroll 1
     for (int i = 0; i < job.K; i++) {
@@ -63,7 +63,7 @@ MEM_DEVICE void net_up_hidden(const net_job &job, const dual_team &team, const n
     const dual_num<DUAL> dg = net_mul(dc, own.slope.get(f));
 #pragma unroll 1
     for (int j = 0; j < job.V; j++) {
-      const int            at = f * job.ldv + j;
+      const int            at = j * job.ldf + f;
       const dual_num<DUAL> w = dual_fma(read, in.d.get(j), G.W2.get(at)), m = net_sum(G.M2.get(at), w), u = own.u.get(j);
       of_decay = dual_fma(w, S.W2.get(at), of_decay), of_momentum = dual_fma(m, S.M2.get(at), of_momentum);
       G.W2.put(at, dual_fma(dg, u, net_mul(decay, w))), G.M2.put(at, m);
@@ -111,7 +111,7 @@ MEM_DEVICE void net_up_change(const net_job &job, const dual_team &team, const n
     dual_num<DUAL>       dh = room.h.get(f);
 #pragma unroll 1
     for (int j = 0; j < job.V; j++) {
-      const int            at = f * job.ldv + j;
+      const int            at = j * job.ldf + f;
       const dual_num<DUAL> de = room.e.get(j);
       dh = dual_fma(net_minus(S.W2.get(at)), de, dh);
       G.W2.put(at, dual_fma(less, de, G.W2.get(at))), G.M2.put(at, net_mul(momentum, G.M2.get(at)));

@@ -107,6 +107,7 @@ static const mica_case cases[] = {
   { "B=1 T=100 H=1 K=4 F=8 V=4", MICA_CASE_SLOW },
   { "B=1 T=1000 H=1 K=2 F=2 V=2", MICA_CASE_SLOW },
   { "B=1 T=5 H=1 K=40 F=80 V=33", MICA_CASE_SLOW },
+  { "B=2 T=2 H=1 K=36 F=132 V=44", MICA_CASE_SLOW }, /* more than shared memory holds */
   { "B=16 T=64 H=16 K=16 F=32 V=16" NO_STATE, MICA_CASE_BENCH | MICA_CASE_SLOW },
 };
 

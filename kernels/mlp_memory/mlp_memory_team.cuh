@@ -20,7 +20,7 @@ struct net_wires {
 };
 struct net_job {
   int64_t B, units, own;                     /* units: (task, head); own: floats of scratch of a team */
-  int32_t T, H, K, F, V, ldf, ldv;           /* ld: of rows of W1 and of W2, odd: rows and columns without conflicts */
+  int32_t T, H, K, F, V, ldf;                /* ldf: of rows of W1 and of W2', odd: rows and columns without conflicts */
   int32_t lanes, teams, chunks, steps;       /* steps: tokens of a chunk */
   int32_t second, moment, cells, tokens, record, vectors, fits; /* where W2 and M1 begin; floats: of the states, of a token's
                                                 rows, of what it makes of them, of a team */
@@ -56,12 +56,12 @@ static inline mica_status net_open(net_job *job, const mica_mlp_memory_args *a, 
   }
   const int planes = dual ? 2 : 1;
   job->B = a->B, job->units = a->B * a->H, job->T = (int32_t)a->T, job->H = (int32_t)a->H, job->K = (int32_t)a->K;
-  job->F = (int32_t)a->F, job->V = (int32_t)a->V, job->ldf = job->F | 1, job->ldv = job->V | 1;
+  job->F = (int32_t)a->F, job->V = (int32_t)a->V, job->ldf = job->F | 1;
   const int32_t most = job->F > job->V ? job->F : job->V;
   job->lanes = most <= 32 ? 32 : most <= 128 ? 128 : NET_THREADS, job->teams = job->lanes == 32 ? NET_WARP_TEAMS : 1;
   job->steps = a->T < MLP_MEMORY_BLOCK ? (int32_t)a->T : MLP_MEMORY_BLOCK;
   job->chunks = (int32_t)((a->T + MLP_MEMORY_BLOCK - 1) / MLP_MEMORY_BLOCK);
-  job->second = job->K * job->ldf, job->moment = job->second + job->F * job->ldv, job->cells = planes * 2 * job->moment;
+  job->second = job->K * job->ldf, job->moment = job->second + job->V * job->ldf, job->cells = planes * 2 * job->moment;
   job->tokens = planes * (2 * job->K + 2 * job->V + 3);
   job->record = planes * (7 * job->F + 2 * job->V);
   job->vectors = 2 * job->tokens + (back ? planes * (5 * job->F + job->V + job->K) + 3 * NET_THREADS / 32 : job->record);
@@ -96,7 +96,7 @@ MEM_DEVICE dual_num<DUAL> net_sum(dual_num<DUAL> a, dual_num<DUAL> b) { return {
 template <bool DUAL>
 MEM_DEVICE dual_num<DUAL> net_minus(dual_num<DUAL> a) { return { -a.v, -a.t }; }
 
-/* W1 (K x F), W2 (F x V), M1, M2 */
+/* W1 (K x F), W2 (F x V), M1, M2; the second layer's columns follow each other, as threads own rows of it */
 template <bool DUAL>
 struct net_states {
   dual_row<DUAL> W1, W2, M1, M2;
@@ -111,7 +111,7 @@ struct net_states {
   for (int p = (team).lane, columns_ = (second) ? (job).V : (job).F, rows_ = (second) ? (job).F : (job).K, r, c;      \
        p < rows_ * columns_ && (r = p / columns_, c = p - r * columns_, true); p += (team).lanes)
 MEM_DEVICE int net_cell(const net_job &job, int state, int r, int c) {
-  return (state & 1 ? job.second : 0) + (state & 2 ? job.moment : 0) + r * (state & 1 ? job.ldv : job.ldf) + c;
+  return (state & 1 ? job.second : 0) + (state & 2 ? job.moment : 0) + (state & 1 ? c * job.ldf + r : r * job.ldf + c);
 }
 /* the four matrices of (b, h) from wires; a barrier must follow */
 template <bool DUAL>
@@ -224,7 +224,7 @@ template <bool DUAL>
 MEM_DEVICE dual_num<DUAL> net_output(const net_job &job, dual_row<DUAL> h, dual_row<DUAL> W2, int j) {
   dual_num<DUAL> x = {};
 #pragma unroll 2
-  for (int f = 0; f < job.F; f++) x = dual_fma(h.get(f), W2.get(f * job.ldv + j), x);
+  for (int f = 0; f < job.F; f++) x = dual_fma(h.get(f), W2.get(j * job.ldf + f), x);
   return x;
 }
 template <bool DUAL, bool KEEP>
@@ -245,7 +245,7 @@ MEM_DEVICE void net_change(const net_job &job, const dual_team &team, const net_
     const dual_num<DUAL> h = own.h.get(f);
     dual_num<DUAL>       g = {}, y = {};
 #pragma unroll 2
-    for (int j = 0; j < job.V; j++) g = dual_fma(S.W2.get(f * job.ldv + j), own.u.get(j), g);
+    for (int j = 0; j < job.V; j++) g = dual_fma(S.W2.get(j * job.ldf + f), own.u.get(j), g);
     const dual_num<DUAL> c = net_mul(g, own.slope.get(f));
     if (KEEP) own.g.put(f, g), own.c.put(f, c);
 #pragma unroll 1
@@ -258,7 +258,7 @@ MEM_DEVICE void net_change(const net_job &job, const dual_team &team, const net_
     }
 #pragma unroll 1
     for (int j = 0; j < job.V; j++) {
-      const int            at = f * job.ldv + j;
+      const int            at = j * job.ldf + f;
       const dual_num<DUAL> m = dual_fma(h, own.u.get(j), net_mul(momentum, S.M2.get(at)));
       next.M2.put(at, m), next.W2.put(at, net_sum(net_mul(decay, S.W2.get(at)), m));
     }

@@ -38,6 +38,11 @@ WHOLE_SUM = ("every lane reads the eight doubles of a block's sum: a load of 8 b
              "ask for the same word")
 ROWS_OF_64 = ("bf16 heads of 32 have rows of 64 bytes and a pad of 16: a quarter warp copies two rows into shared memory at once, and these "
               "share four banks. Copying rows r and r + 4 together frees them and takes 5 to 10 % more instructions, which are the bound")
+DOUBLES = ("vectors of doubles are read by all lanes at once: 8 bytes a lane take a pass for each half of a warp, and both ask for the "
+           "same words; of tasks with few rows (the bench's are cut here) the four sums of a warp are of rows side by "
+           "side, which meet in banks")
+NEXT = ("states that lie in scratch have hidden units side by side; u, e and on the way back q- and k- are sums over them, a thread "
+        "each: what it reads next lies in the same sectors")
 WHY = {
     "product_kernel": SHARED.format("4 to 8 fmas"),
     "attention_forward": SHARED.format("2 to 4 fmas"),
@@ -64,12 +69,21 @@ WHY = {
     "conv_images": SHARED.format("4 to 8 fmas") + "; weights go to shared memory in the order in which they are read, a tap or an input after another",
     "conv_weights": SHARED.format("4 to 8 fmas") + "; w lies as (O,I,K,K): the results of a tap are K x K numbers apart, and the blocks of "
                     "the other taps write the rest of each sector",
+    "mlp_loop": SHARED.format("2 to 4 fmas") + "; where theta does not fit into shared memory a lane reads a row of weights, whose sectors "
+                "serve its next reads too; and sums of tasks of several chunks lie in scratch, where a warp takes a few neighbours of each row",
+    "mlp_memory_down": NEXT,
+    "mlp_memory_up": NEXT,
+    "ridge_forward": DOUBLES,
+    "ridge_jvp": DOUBLES,
+    "ridge_backward": DOUBLES,
+    "ridge_backward_jvp": DOUBLES,
     "feature_dpfp": "the sign of x picks which half of the cotangent's row a lane reads, so neighbours read from both",
 }
 # operations of a room that run the same machine code: those that stand for all
 LIKE = {"elementwise": ("gelu", "sqrt", "add", "div", "where")}
 # cases that launch kernels which no bench case does; all others but slow ones are looked through when these are not enough
-LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("attention", "193"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"))
+LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("attention", "193"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"),
+              ("mlp_memory", "11"))
 # attention where the peers time it: (tasks, rows, heads, columns), causal; one task and one head of it run
 SHAPES = ((512, 41, 8, 32), (512, 82, 8, 32), (512, 128, 8, 32), (4, 1024, 8, 64))
 GPUS = ("H100", "H200")
@@ -257,13 +271,13 @@ def attention_shapes(jobs):
     return out, over
 
 
-def unseen(kernels, rows):
-    """kernels of a room that no launch of any room was of (rooms share the code of some)"""
+def unseen(kernels, rows, kept):
+    """kernels of a room that no launch of any room was of, nor lines that stay (rooms share the code of some)"""
     seen = {r["mangled"] for r in rows}
-    return {name for name, mangled in kernels.items() if not mangled & seen}
+    return {name for name, mangled in kernels.items() if not mangled & seen and not any(f": `{name}`" in line for line in kept)}
 
 
-def measure(rooms, jobs):
+def measure(rooms, jobs, kept):
     with open(os.path.join(SOURCES, "kernels", "ops.def")) as file:
         ops = re.findall(r"^MICA_OP\((\w+), *(\w+)\)", file.read(), re.M)
     figures, kernels = compiled()
@@ -301,11 +315,11 @@ def measure(rooms, jobs):
         first, rest = [c for c in cases if c[:2] in LOOK_FIRST], [c for c in cases if c[:2] not in LOOK_FIRST]
         for (op, number, shape, flags), layouts in [(c, l) for some in (first, rest) for l in ("--brief", "--quick") for c in some
                                               if l == "--brief" or "[slow]" not in c[3]]:
-            missing = unseen(kernels[room], rows + of_room)
+            missing = unseen(kernels[room], rows + of_room, kept)
             if missing:
                 slow = ["--slow"] if "[slow]" in flags else []
                 of_room += [r for r in of_case(room, op, number, shape, layouts, *slow) if r["kernel"] in missing]
-        print(f"{room}: {len(kernels[room])} kernels, {len(unseen(kernels[room], rows + of_room))} of them not launched", flush=True)
+        print(f"{room}: {len(kernels[room])} kernels, {len(unseen(kernels[room], rows + of_room, kept))} of them not launched", flush=True)
         rows += of_room
     return rows, kernels
 
@@ -370,8 +384,8 @@ def main():
     parser.add_argument("--doc", default=os.path.join(SOURCES, "docs", "cuda_kernels.md"))
     o = parser.parse_args()
     rooms = o.rooms.split(",") if o.rooms else None
-    rows, kernels = measure(rooms, o.jobs)
     kept, shapes = old_lines(o.doc, rooms) if rooms else ([], [])
+    rows, kernels = measure(rooms, o.jobs, kept)
     out, over = table(rows, kept)
     if not rooms or "attention" in rooms:
         shapes, more = attention_shapes(o.jobs)
@@ -379,7 +393,7 @@ def main():
             over.setdefault(kernel, []).extend(lines)
     out += reasons(over, kept + shapes) + shapes
     red = [f"{room}: {k} was launched by no case" for room in sorted(kernels) if not rooms or room in rooms
-           for k in sorted(unseen(kernels[room], rows))]
+           for k in sorted(unseen(kernels[room], rows, kept))]
     red += [line for k in sorted(over) if k not in WHY for line in over[k]]
     if not rooms:
         red += [f"WHY has a sentence about {k}, which asks for no more than it needs: take it out" for k in sorted(WHY) if k not in over]
