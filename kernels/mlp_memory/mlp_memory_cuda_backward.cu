@@ -200,7 +200,6 @@ static __global__ void __launch_bounds__(NET_THREADS, 1) mlp_memory_up(const __g
           team.sync();
           net_up_keys(job, team, S, room, to);
         }
-        team.sync();                         /* staging, and the steps of the chunk before, take the same memory */
       }
       team.sync();
       net_save(job, team, &job.result[NET_STATE], true, b, h, G);
