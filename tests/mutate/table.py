@@ -284,6 +284,11 @@ FAULTS = {
         ("mlp_memory/mlp_memory_team.cuh", "mlp_memory", "3.0f * r) * z.t", "2.0f * r) * z.t"),
         ("mlp_memory/mlp_memory_cuda.cu", "mlp_memory", "        net_error<DUAL, false>(job, team, in, S, own);\n        if (t + 1 < T) net_stage<DUAL>(job, team, false, b, h, t + 1, then);\n        team.sync();", "        net_error<DUAL, false>(job, team, in, S, own);\n        if (t + 1 < T) net_stage<DUAL>(job, team, false, b, h, t + 1, then);"),
         ("mlp_memory/mlp_memory_cuda.cu", "mlp_memory", "i < NET_GIVEN; i++) any |=", "i < NET_STATE_OUT; i++) any |="),
+        ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "X, G, room);\n          team.sync();\n          net_up_error", "X, G, room);\n          net_up_error"),
+        ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "dual_fma(m, S.M1.get(at), of_momentum)", "dual_fma(w, S.M1.get(at), of_momentum)"),
+        ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "net_mul(net_mul(dc, own.g.get(f)), own.bend.get(f))", "net_mul(net_mul(dc, own.g.get(f)), own.slope.get(f))"),
+        ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "i < NET_ROWS; i++) any |=", "i < NET_K; i++) any |="),
+        ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "keep || r == 0 ? before(chunk, r)", "keep ? before(chunk, r)"),
     ],
     # sequences no longer than a vector
     "memory_block": [

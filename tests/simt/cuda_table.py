@@ -70,7 +70,7 @@ WHY = {
     "conv_weights": SHARED.format("4 to 8 fmas") + "; w lies as (O,I,K,K): the results of a tap are K x K numbers apart, and the blocks of "
                     "the other taps write the rest of each sector",
     "mlp_loop": SHARED.format("2 to 4 fmas") + "; where theta does not fit into shared memory a lane reads a row of weights, whose sectors "
-                "serve its next reads too; and sums of tasks of several chunks lie in scratch, where a warp takes a few neighbours of each row",
+                "serve its next reads too; and sums of tasks of several chunks lie in scratch, where a warp takes a few neighbours of each row; what the small networks with labels ask for is not looked into",
     "mlp_memory_down": NEXT,
     "mlp_memory_up": NEXT,
     "ridge_forward": DOUBLES,
