@@ -4,7 +4,7 @@
 #include "common/simd.h"
 #include "common/simd_transpose.h"
 #include "mlp/mlp_loop_internal.h"
-#include "mlp/mlp_softmax_cpu.h"
+#include "mlp/mlp_softmax_internal.h"
 
 #define INLINE static inline __attribute__((always_inline))
 /* rows of a block of a product, weights of a block of an outer product: as many sums as the registers hold */

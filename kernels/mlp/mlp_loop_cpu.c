@@ -3,7 +3,7 @@
 #include "common/isa.h"
 #include "common/simd.h"
 #include "mlp/mlp_loop_internal.h"
-#include "mlp/mlp_softmax_cpu.h"
+#include "mlp/mlp_softmax_internal.h"
 
 #define INLINE static inline __attribute__((always_inline))
 enum { BLOCK = 8, MOST = MICAK_MLP_LAYERS };

@@ -511,9 +511,9 @@ FAULTS = {
         ("directions/directions_cuda.cu", "test_adapt_cuda", "if (threadIdx.x == 0) job.sums[b] +=", "if (threadIdx.x == 0) job.sums[b] ="),
     ],
     "mlp": [
-        ("mlp/mlp_softmax_cpu.h", "test_adapt_fused", "(v_load(t + o * stride) - mean));", "v_load(t + o * stride));"),
-        ("mlp/mlp_softmax_cpu.h", "test_adapt_fused", "v_keep(counts, v_load(z + o * stride) * part)", "v_load(z + o * stride) * part"),
-        ("mlp/mlp_softmax_cpu.h", "test_adapt_fused", "return v_keep(counts, v_log(sum) + (top - own));", "return v_log(sum) + (top - own);"),
+        ("mlp/mlp_softmax_internal.h", "test_adapt_fused", "(v_load(t + o * stride) - mean));", "v_load(t + o * stride));"),
+        ("mlp/mlp_softmax_internal.h", "test_adapt_fused", "v_keep(counts, v_load(z + o * stride) * part)", "v_load(z + o * stride) * part"),
+        ("mlp/mlp_softmax_internal.h", "test_adapt_fused", "return v_keep(counts, v_log(sum) + (top - own));", "return v_log(sum) + (top - own);"),
         ("mlp/mlp_loop_cpu.c", "test_adapt_fused", "return m->labels ? 1 : 2; }", "return 2; }"),
         ("mlp/mlp_lanes_cpu.c", "test_adapt_fused", "return m->labels ? 1 : 2; }", "return 2; }"),
         ("mlp/mlp_loop_op.c", "test_adapt_fused", "return status < 0 ? status : check_labels(m, &q->y, q->offsets, q->R, first, count);", "(void)q;\n  return status;"),

@@ -1,6 +1,6 @@
 /* softmax and cross entropy of whole vectors, a lane a row; included by mlp_loop's kernels */
-#ifndef MICA_KERNELS_MLP_SOFTMAX_CPU_H
-#define MICA_KERNELS_MLP_SOFTMAX_CPU_H
+#ifndef MICA_KERNELS_MLP_SOFTMAX_INTERNAL_H
+#define MICA_KERNELS_MLP_SOFTMAX_INTERNAL_H
 
 #include "common/simd.h"
 
