@@ -227,7 +227,7 @@ static void gradients(void **state) {
   mica_program_destroy(sub);
 }
 
-/* inner loops adapt a task's weights on the device; other methods than the sweep say so */
+/* inner loops adapt a task's weights on the device; other methods than the sweep: test_adapt_cuda */
 static void inner_loops(void **state) {
   (void)state;
   static const char *const ops[] = { "mul", "add", "tanh", "sub" };
@@ -260,22 +260,6 @@ static void inner_loops(void **state) {
     of.passes = MICA_PASS_FORWARD | MICA_PASS_BACKWARD;
     check_twin(of, 2);
   }
-  mica_program_destroy(p);
-  OK(mica_program_create(context, "outer", &p));
-  token = mica_program_axis(p, "token", MICA_NO_AXIS);
-  binds[0].value = mica_program_input(p, "x", MICA_F32, token, 1, row);
-  binds[1].value = param(p, "w", WIDTH, 0), binds[2].value = param(p, "b", WIDTH, 0);
-  binds[3].value = mica_program_param(p, "rate", 0, NULL, start, 0);
-  o.method = MICA_ADAPT_FORWARD;
-  last = mica_program_adapt_step(p, "adapt", step, &o, 4, binds);
-  OK(mica_program_output(p, "y", mica_program_port(p, last, "last.next.in.w")));
-  OK(mica_program_seal(p));
-  int64_t rows[] = { 8 }, longest[] = { 4 };
-  mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
-  options.backend = MICA_CUDA, options.passes = 3, options.tasks = 2, options.rows = rows, options.longest = longest;
-  mica_executor *executor;
-  assert_status(mica_executor_create(context, p, &options, &executor), MICA_ERR_UNSUPPORTED);
-  assert_non_null(strstr(mica_last_error(), "forward method on backend cuda"));
   mica_program_destroy(p);
   mica_step_destroy(step);
   mica_program_destroy(loss);
