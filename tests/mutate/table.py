@@ -290,7 +290,6 @@ FAULTS = {
         ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "i < NET_ROWS; i++) any |=", "i < NET_K; i++) any |="),
         ("mlp_memory/mlp_memory_cuda_backward.cu", "mlp_memory", "keep || r == 0 ? before(chunk, r)", "keep ? before(chunk, r)"),
     ],
-    # sequences no longer than a vector
     "memory_block": [
         ("common/memory_block.h", "delta_rule", "end = p->shape == BLOCK_LOWER ? i + R : p->terms;", "end = p->terms - 1;"),
         ("common/memory_block.h", "delta_rule", "if (up ? r < t : r > t) s[r]", "if (up ? r + 1 < t : r > t) s[r]"),
@@ -302,6 +301,7 @@ FAULTS = {
         ("common/memory_block.h", "linear_attention", "{ c.Q, c.S, c.K, 0, BLOCK_FULL } };", "{ c.Q, c.S, VW, 0, BLOCK_FULL } };"),
         ("common/memory_block.h", "linear_attention", "initial || i, 0);", "initial, 0);"),
     ],
+    # short sequences
     "memory_lanes": [
         ("common/memory_lanes.h", "delta_rule", "if (A.t) lanes_product(shape, rows, cols, n, A.t, A, B.v, B, C.t, C, add), add = 1;", ""),
         ("common/memory_lanes.h", "delta_rule", "to = i + (shape == LANES_TO);", "to = i;"),
