@@ -95,16 +95,20 @@ def saved(process, folder):
     return dict(np.load(path))
 
 
-def start_peers(args, work, job, file, threads, micro, folder, forms, check, exact):
-    """form -> process of those that compute the right thing; errors of all"""
+def start_peers(args, work, job, file, threads, micro, folder, forms, check, exact, timed=None):
+    """form -> process of those that compute the right thing; errors of all. timed: a file beside the one that is compared"""
     processes, errors = {}, {}
     for form in forms:
         if args.forms and not any(fnmatch.fnmatch(form, pattern) for pattern in args.forms):
             continue
+        command = [sys.executable, HERE + "/worker.py", "--workload", work.name, "--form", form, "--job", job,
+                   "--threads", str(threads), "--micro", str(micro), "--device", args.device, "--file"]
         try:
-            process = Process([sys.executable, HERE + "/worker.py", "--workload", work.name, "--form", form, "--job", job,
-                               "--file", file, "--threads", str(threads), "--micro", str(micro), "--device", args.device])
+            process = Process(command + [file])
             errors[form] = check(saved(process, folder), exact)
+            if timed:
+                process.close()
+                process = Process(command + [timed])
             processes[form] = process
         except Ended as failure:
             print(f"  {form}: cannot do it: {failure}", file=sys.stderr)
@@ -154,17 +158,24 @@ def measure_job(args, work, threads, folder):
     overrides += [f"threads={threads}", "steps=100000", f"device={args.device}"] + args.set
     grad = os.path.join(folder, "grad.safetensors")
     from safetensors.numpy import load_file
+    timed = os.path.join(folder, "timed.safetensors") if work.compared else None
     processes, errors, exact = {}, {}, None
-    for form, more in work.mica.items():
-        file = grad if exact is None else os.path.join(folder, form + ".safetensors")
+
+    def mica_grad(file, more):
         subprocess.run([args.bin + "/mica", "grad", work.recipe, "--out", file] + overrides + list(more), check=True, cwd=ROOT,
                        stdout=subprocess.DEVNULL)
+
+    if timed:
+        mica_grad(timed, ())
+    for form, more in work.mica.items():
+        file = grad if exact is None else os.path.join(folder, form + ".safetensors")
+        mica_grad(file, (*work.compared, *more))
         exact = exact or work.exact(grad)
         errors[form] = error({k[5:]: v for k, v in load_file(file).items() if k.startswith("grad/")}, exact)
         processes[form] = Process([args.bin + "/bench_train", work.recipe] + overrides + list(more))
     info = next(iter(processes.values())).ask("info")
     micro = info["launch_tasks"] if args.micro else 0
-    peers, wrong = start_peers(args, work, "gradient", grad, threads, micro, folder, work.forms, error, exact)
+    peers, wrong = start_peers(args, work, "gradient", grad, threads, micro, folder, work.forms, error, exact, timed)
     processes.update(peers)
     errors.update(wrong)
     drop_wrong(processes, errors, work.tolerance)
@@ -176,6 +187,7 @@ def measure_job(args, work, threads, folder):
         rows[name] = row(times[name], memory, errors[name], extra if args.device == "cpu" else float("nan"))  # the host's
         process.close()
     title = f"{work.recipe}, launches of {info['launch_tasks']} tasks{', peers micro-batched alike' if args.micro else ''}"
+    title += f", results compared with {' '.join(work.compared)}" if timed else ""
     return rows, title
 
 

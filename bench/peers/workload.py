@@ -17,6 +17,7 @@ class Job:
     settings: tuple = ()           # overrides of the recipe, KEY=VALUE; {bin} is the folder of the programs
     mica: dict = dataclasses.field(default_factory=lambda: {"mica": ()})  # mica's forms: more overrides of each
     tolerance: float = 2e-4        # |error| / |gradient| of a form that may be timed
+    compared: tuple = ()           # overrides of the run whose gradient is compared; (): of the timed one
     bytes_a_param: int = 16        # parameters, gradients and two moments: not counted as extra memory
 
 
