@@ -31,7 +31,7 @@ static int64_t lanes_floats(const micak_memory *m) {
 
 enum { ROWS_K = 1, ROWS_V, ROWS_C, ROWS_1 };
 enum { ONCE, KEPT, STEPS };                  /* copies: one; one a chunk on the way back; one a token */
-enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8, BLOCKS = 16 }; /* needed: always, or only if all of these hold */
+enum { ALL = 1, BACK = 2, DELTA = 4, DECAY = 8, BLOCKS = 16, PLAIN = 32 }; /* needed: always, or only if all of these hold */
 typedef struct buffer_row {
   uint8_t rows, cols, copies, panels, needs;
 } buffer_row;
@@ -52,9 +52,10 @@ static const buffer_row buffers[MICAK_M_COUNT] = {
   [MICAK_M_DQ] = { ROWS_C, ROWS_K, ONCE, 0, BACK },    [MICAK_M_DK] = { ROWS_C, ROWS_K, ONCE, 0, BACK },
   [MICAK_M_DA] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_DKG] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY },
   [MICAK_M_DQG] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_DKD] = { ROWS_C, ROWS_K, ONCE, 0, BACK | DECAY },
-  [MICAK_M_OMEGA] = { ROWS_1, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_ST] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
-  [MICAK_M_G] = { ROWS_K, ROWS_V, ONCE, 0, BACK },     [MICAK_M_GT] = { ROWS_V, ROWS_K, ONCE, 1, BACK },
-  [MICAK_M_STEPS] = { ROWS_K, ROWS_V, STEPS, 0, BACK }, [MICAK_M_NK] = { ROWS_C, ROWS_K, ONCE, 0, BLOCKS },
+  [MICAK_M_OMEGA] = { ROWS_1, ROWS_K, ONCE, 0, BACK | DECAY }, [MICAK_M_ST] = { ROWS_V, ROWS_K, ONCE, 1, BACK | PLAIN },
+  [MICAK_M_G] = { ROWS_K, ROWS_V, ONCE, 0, BACK },     [MICAK_M_GT] = { ROWS_V, ROWS_K, ONCE, 1, BACK | PLAIN },
+  [MICAK_M_STEPS] = { ROWS_K, ROWS_V, STEPS, 0, BACK }, [MICAK_M_DOT] = { ROWS_V, ROWS_C, ONCE, 0, BACK | BLOCKS },
+  [MICAK_M_YT] = { ROWS_V, ROWS_C, ONCE, 0, BACK | DELTA | BLOCKS },
 };
 
 static void lay_out(const micak_memory *m, int face, int64_t vw, int64_t C, int blocks, micak_memory_layout *layout) {
@@ -62,7 +63,7 @@ static void lay_out(const micak_memory *m, int face, int64_t vw, int64_t C, int 
   int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, pad = blocks ? vw : 1;
   int64_t n[] = { 0, round_to(m->K, pad), round_to(m->V + m->keys, pad), C, 1 };
   int64_t copies[] = { 1, back ? chunks(m, C) : 1, C };
-  int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0) | (blocks ? BLOCKS : 0);
+  int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0) | (blocks ? BLOCKS : PLAIN);
   layout->total = 0;
   for (int i = 0; i < MICAK_M_COUNT; i++) {
     const buffer_row *row = &buffers[i];

@@ -7,89 +7,150 @@
 
 #if defined(MICAK_ISA_AVX512)
 
-enum { BLOCK_TOKENS = MICAK_MEMORY_BLOCK, BLOCK_ROWS = 8 }; /* rows of a wide tile of results */
+enum { BLOCK_TOKENS = MICAK_MEMORY_BLOCK };
+
+/* ---- lines that are wanted next ---- */
+
+/* rows of ports that the next block reads, or this one writes. products ask for a few lines every 16 terms: many at once find
+ * no place where misses can wait, and then the next store or load waits, too */
+enum { BLOCK_AHEAD = 16, BLOCK_LINE = 16 };
+typedef struct block_ahead {
+  struct {
+    const float *at;
+    int64_t      step, rows, cols;
+  } list[BLOCK_AHEAD];
+  int64_t n, col, pace;                      /* pace: lines every 16 terms */
+} block_ahead;
+
+LANES_INLINE void block_lines(block_ahead *ahead) {
+  for (int64_t i = ahead->pace; i > 0 && ahead->n; i--) {
+    int64_t last = ahead->n - 1;
+    __builtin_prefetch(ahead->list[last].at + ahead->col, 0, 2);
+    if ((ahead->col += BLOCK_LINE) < ahead->list[last].cols) continue;
+    ahead->col = 0;
+    ahead->list[last].at += ahead->list[last].step;
+    if (!--ahead->list[last].rows) ahead->n = last;
+  }
+}
+static void block_want_rows(block_ahead *ahead, memory_view x, int64_t at, int64_t n, int64_t cols) {
+  if (!x.at || x.col != 1 || n <= 0 || ahead->n == BLOCK_AHEAD) return;
+  ahead->list[ahead->n].at = x.at + at * x.row, ahead->list[ahead->n].step = x.row;
+  ahead->list[ahead->n].rows = n, ahead->list[ahead->n++].cols = cols;
+  ahead->col = 0;
+}
+/* a block's rows of a port's value or cotangent, and of its tangent */
+static void block_want(block_ahead *ahead, const memory_pair *w, const mica_port *port, int bit, int64_t cols, int64_t at) {
+  int64_t n = at < 0 ? 0 : w->T - at < BLOCK_TOKENS ? w->T - at : BLOCK_TOKENS;
+  block_want_rows(ahead, memory_view_of(port, bit, MICAK_VIEW_ROWS, w->b, w->h), at, n, cols);
+  if (!w->dual) return;
+  block_want_rows(ahead, memory_view_of(port, bit == MICA_V ? MICA_T : MICA_TD, MICAK_VIEW_ROWS, w->b, w->h), at, n, cols);
+}
+static void block_want_result(block_ahead *ahead, const memory_pair *w, const mica_port *port, int64_t cols, int64_t at) {
+  int64_t n = w->T - at < BLOCK_TOKENS ? w->T - at : BLOCK_TOKENS;
+  block_want_rows(ahead, memory_view_of(port, memory_out_bit(w->face), MICAK_VIEW_ROWS, w->b, w->h), at, n, cols);
+}
 
 /* ---- sums of products ---- */
 
-/* one product A B; turned: element (i, k) of A is A[k][i]. lower, upper: columns of A that are 0 beyond a tile's rows */
-enum { BLOCK_FULL, BLOCK_LOWER, BLOCK_UPPER };
+/* how a product A B is taken. TURNED: element (i, k) of A is A[k][i]; MINUS: it is taken away; TRIANGLE: A (16, 16) is zero
+ * above its diagonal; ACROSS: element (i, j) is that at (j, i) of A B, such products come first */
+enum { BLOCK_TURNED = 1, BLOCK_MINUS = 2, BLOCK_TRIANGLE = 4, BLOCK_ACROSS = 8 };
 typedef struct block_product {
   memory_mat A, B;
   int64_t    terms;
-  int        turned, shape;
+  int        how;
 } block_product;
 typedef struct block_term {
   const float *a, *b;
   int64_t      lda, ldb, terms;
-  int          turned, shape;
+  int          how;
 } block_term;
 
-LANES_INLINE void block_tile(int R, int nv, int n, const block_term *p, int64_t i, int64_t j, const float *from,
-                             float *to, int64_t ld) {
-  vf sum[BLOCK_TOKENS][2];
+LANES_INLINE vf block_fma(int minus, float x, vf y, vf s) {
+  return minus ? (vf)_mm512_fnmadd_ps((__m512)v_set1(x), (__m512)y, (__m512)s) : v_fma(v_set1(x), y, s);
+}
+/* one vector wide: each row of B is read once, each element of A is a factor from memory; lda: known when compiled */
+LANES_INLINE void block_terms(int turned, int minus, int64_t lda, const block_term *p, const float *a, const float *b, vf *s,
+                              block_ahead *ahead) {
+  int64_t ldb = p->ldb;
+  for (int64_t left = p->terms; left > 0; left -= 16) {
+    block_lines(ahead);
+#pragma GCC unroll 1
+    for (int k = 0; k < 16; k += 4, a += turned ? 4 * lda : 4, b += 4 * ldb)
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; u++) {
+        vf y = v_load(b + u * ldb);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-    for (int h = 0; h < nv; h++) sum[r][h] = from ? v_load(from + (i + r) * ld + j + h * VW) : v_zero();
+        for (int r = 0; r < BLOCK_TOKENS; r++) s[r] = block_fma(minus, a[turned ? u * lda + r : r * lda + u], y, s[r]);
+      }
+  }
+}
+LANES_INLINE void block_terms_of(int turned, int minus, const block_term *p, const float *a, const float *b, vf *s,
+                                 block_ahead *ahead) {
+  if (p->lda == VW) block_terms(turned, minus, VW, p, a, b, s, ahead);
+  else if (p->lda == 2 * VW) block_terms(turned, minus, 2 * VW, p, a, b, s, ahead);
+  else if (p->lda == 3 * VW) block_terms(turned, minus, 3 * VW, p, a, b, s, ahead);
+  else block_terms(turned, minus, 4 * VW, p, a, b, s, ahead);
+}
+LANES_INLINE void block_triangle(int turned, const float *a, const float *b, int64_t ldb, vf *s) {
+#pragma GCC unroll 16
+  for (int k = 0; k < BLOCK_TOKENS; k++, b += ldb) {
+    vf y = v_load(b);
+#pragma GCC unroll 16
+    for (int r = 0; r < BLOCK_TOKENS; r++)
+      if (turned ? r <= k : r >= k) s[r] = v_fma(v_set1(turned ? a[k * VW + r] : a[r * VW + k]), y, s[r]);
+  }
+}
+static void block_tile(int n, const block_term *p, int64_t i, int64_t j, const float *from, float *to, int64_t ld,
+                       block_ahead *ahead) {
+  vf s[BLOCK_TOKENS];
+  to += i * ld + j;
+  if (from) from += i * ld + j;
+#pragma GCC unroll 16
+  for (int r = 0; r < BLOCK_TOKENS; r++) {
+    s[r] = from ? v_load(from) : v_zero();
+    if (from) from += ld;
+  }
   for (; n > 0; n--, p++) {
-    int64_t k = p->shape == BLOCK_UPPER ? i : 0, end = p->shape == BLOCK_LOWER ? i + R : p->terms;
-    int64_t lda = p->lda, ldb = p->ldb;
-    const float *b = p->b + k * ldb + j;
-    if (p->turned) {
-      const float *a = p->a + k * lda + i;
-      for (; k < end; k++, a += lda, b += ldb) {
-        vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : b0;
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-          vf x = v_set1(a[r]);
-          sum[r][0] = v_fma(x, b0, sum[r][0]);
-          if (nv > 1) sum[r][1] = v_fma(x, b1, sum[r][1]);
-        }
-      }
-    } else {
-      const float *a[] = { p->a + i * lda, p->a + (i + 4) * lda, p->a + (i + 8) * lda, p->a + (i + 12) * lda };
-      for (; k < end; k++, b += ldb) {
-        vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : b0;
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-          vf x = v_set1(a[r / 4][r % 4 * lda + k]);
-          sum[r][0] = v_fma(x, b0, sum[r][0]);
-          if (nv > 1) sum[r][1] = v_fma(x, b1, sum[r][1]);
-        }
-      }
+    int64_t x = p->how & BLOCK_ACROSS ? j : i, y = p->how & BLOCK_ACROSS ? i : j;
+    const float *a = p->a + (p->how & BLOCK_TURNED ? x : x * p->lda), *b = p->b + y;
+    switch (p->how & ~BLOCK_ACROSS) {
+      case 0: block_terms_of(0, 0, p, a, b, s, ahead); break;
+      case BLOCK_TURNED: block_terms_of(1, 0, p, a, b, s, ahead); break;
+      case BLOCK_MINUS: block_terms_of(0, 1, p, a, b, s, ahead); break;
+      case BLOCK_TURNED | BLOCK_MINUS: block_terms_of(1, 1, p, a, b, s, ahead); break;
+      case BLOCK_TRIANGLE: block_triangle(0, a, b, p->ldb, s); break;
+      default: block_triangle(1, a, b, p->ldb, s);
     }
+    if (p->how & BLOCK_ACROSS && (n == 1 || !(p[1].how & BLOCK_ACROSS))) v_transpose(s);
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-    for (int h = 0; h < nv; h++) v_store(to + (i + r) * ld + j + h * VW, sum[r][h]);
+  for (int r = 0; r < BLOCK_TOKENS; r++, to += ld) v_store(to, s[r]);
 }
-/* two vectors wide where there are two, 8 rows at once; else 16 rows of one */
-static void block_tiles(int64_t rows, int64_t cols, int n, const block_term *p, const float *from, float *to,
-                        int64_t ld) {
-  int64_t pairs = cols / (2 * VW) * (2 * VW);
-  for (int64_t i = 0; i < rows && pairs; i += BLOCK_ROWS)
-    for (int64_t j = 0; j < pairs; j += 2 * VW) block_tile(BLOCK_ROWS, 2, n, p, i, j, from, to, ld);
-  for (int64_t i = 0; i < rows && pairs < cols; i += BLOCK_TOKENS) block_tile(BLOCK_TOKENS, 1, n, p, i, pairs, from, to, ld);
+static void block_tiles(int64_t rows, int64_t cols, int n, const block_term *p, const float *from, float *to, int64_t ld,
+                        block_ahead *ahead) {
+  for (int64_t i = 0; i < rows; i += BLOCK_TOKENS)
+    for (int64_t j = 0; j < cols; j += VW) block_tile(n, p, i, j, from, to, ld, ahead);
 }
 /* C = from + sum of n products, with tangents; a wire that `from` lacks is 0, one that C lacks is not wanted */
-static void block_sum(int64_t rows, int64_t cols, int n, const block_product *x, memory_mat from, memory_mat C) {
+static void block_sum(block_ahead *ahead, int64_t rows, int64_t cols, int n, const block_product *x, memory_mat from,
+                      memory_mat C) {
   block_term list[10];
   int terms = 0;
   for (int i = 0; i < n && C.v; i++)
-    list[terms++] = (block_term){ x[i].A.v, x[i].B.v, x[i].A.ld, x[i].B.ld, x[i].terms, x[i].turned, x[i].shape };
-  if (C.v) block_tiles(rows, cols, terms, list, from.v, C.v, C.ld);
+    list[terms++] = (block_term){ x[i].A.v, x[i].B.v, x[i].A.ld, x[i].B.ld, x[i].terms, x[i].how };
+  if (C.v) block_tiles(rows, cols, terms, list, from.v, C.v, C.ld, ahead);
   terms = 0;
   for (int i = 0; i < n && C.t; i++) {
-    block_term one = { x[i].A.t, x[i].B.v, x[i].A.ld, x[i].B.ld, x[i].terms, x[i].turned, x[i].shape };
+    block_term one = { x[i].A.t, x[i].B.v, x[i].A.ld, x[i].B.ld, x[i].terms, x[i].how };
     if (one.a) list[terms++] = one;
     one.a = x[i].A.v, one.b = x[i].B.t;
     if (one.b) list[terms++] = one;
   }
-  if (C.t) block_tiles(rows, cols, terms, list, from.t, C.t, C.ld);
+  if (C.t) block_tiles(rows, cols, terms, list, from.t, C.t, C.ld, ahead);
 }
-#define BLOCK_SUM(rows, cols, from, C, ...)                                                                       \
-  block_sum(rows, cols, (int)(sizeof((block_product[]){ __VA_ARGS__ }) / sizeof(block_product)),                   \
+#define BLOCK_SUM(ahead, rows, cols, from, C, ...)                                                                \
+  block_sum(ahead, rows, cols, (int)(sizeof((block_product[]){ __VA_ARGS__ }) / sizeof(block_product)),            \
             (block_product[]){ __VA_ARGS__ }, from, C)
 static const memory_mat block_none;
 
@@ -120,10 +181,6 @@ static void block_lower(memory_mat x, int strict) {
     if (x.t) v_store(x.t + t * VW, v_load_n(x.t + t * VW, t + !strict));
   }
 }
-static void block_negative(int64_t n, memory_mat x, memory_mat y) {
-  for (int64_t i = 0; i < n; i += VW) v_store(y.v + i, v_zero() - v_load(x.v + i));
-  for (int64_t i = 0; i < n && y.t; i += VW) v_store(y.t + i, v_zero() - v_load(x.t + i));
-}
 /* rows of a port, zeros from row n on */
 static memory_mat block_load(const memory_pair *w, const mica_port *port, int bit, int64_t at, int64_t n, int64_t cols,
                              memory_mat to) {
@@ -141,7 +198,7 @@ static memory_mat block_load(const memory_pair *w, const mica_port *port, int bi
 
 /* down: x_t += sum over s < t of ng_ts y_s; up: x_t += sum over r > t of ng_rt y_r; y_t = b_t x_t + bt_t given_t */
 LANES_INLINE void block_solve1(int up, int moving, const float *ng, const float *b, const float *bt, const float *given,
-                               float *x, float *y, float *ny, int64_t ld) {
+                               float *x, float *y, int64_t ld) {
   vf s[BLOCK_TOKENS];
 #pragma GCC unroll 16
   for (int t = 0; t < BLOCK_TOKENS; t++) s[t] = v_load(x + t * ld);
@@ -152,28 +209,27 @@ LANES_INLINE void block_solve1(int up, int moving, const float *ng, const float 
     if (moving) out = v_fma(v_set1(bt[t]), v_load(given + t * ld), out);
     v_store(x + t * ld, s[t]);
     v_store(y + t * ld, out);
-    if (up) v_store(ny + t * ld, v_zero() - out);
 #pragma GCC unroll 16
     for (int r = 0; r < BLOCK_TOKENS; r++)
       if (up ? r < t : r > t) s[r] = v_fma(v_set1(up ? ng[t * VW + r] : ng[r * VW + t]), out, s[r]);
   }
 }
-static void block_solve(int up, int64_t cols, memory_mat ng, memory_mat beta, memory_mat X, memory_mat Y, memory_mat NY) {
+static void block_solve(int up, int64_t cols, memory_mat ng, memory_mat beta, memory_mat X, memory_mat Y, block_ahead *ahead) {
   for (int64_t c = 0; c < cols; c += VW) {
-    if (up) block_solve1(1, 0, ng.v, beta.v, NULL, NULL, X.v + c, Y.v + c, NY.v + c, X.ld);
-    else block_solve1(0, 0, ng.v, beta.v, NULL, NULL, X.v + c, Y.v + c, NULL, X.ld);
+    if (up) block_solve1(1, 0, ng.v, beta.v, NULL, NULL, X.v + c, Y.v + c, X.ld);
+    else block_solve1(0, 0, ng.v, beta.v, NULL, NULL, X.v + c, Y.v + c, X.ld);
   }
   if (!X.t) return;
   memory_mat moved = { .v = X.t, .ld = X.ld };
   if (ng.t)
-    BLOCK_SUM(BLOCK_TOKENS, cols, moved, moved,
-              { { .v = ng.t, .ld = ng.ld }, { .v = Y.v, .ld = Y.ld }, BLOCK_TOKENS, up, up ? BLOCK_UPPER : BLOCK_LOWER });
+    BLOCK_SUM(ahead, BLOCK_TOKENS, cols, moved, moved,
+              { { .v = ng.t, .ld = ng.ld }, { .v = Y.v, .ld = Y.ld }, BLOCK_TOKENS, BLOCK_TRIANGLE | (up ? BLOCK_TURNED : 0) });
   for (int64_t c = 0; c < cols; c += VW) {
-    float *x = X.t + c, *y = Y.t + c, *ny = up ? NY.t + c : NULL;
-    if (up && beta.t) block_solve1(1, 1, ng.v, beta.v, beta.t, X.v + c, x, y, ny, X.ld);
-    else if (up) block_solve1(1, 0, ng.v, beta.v, NULL, NULL, x, y, ny, X.ld);
-    else if (beta.t) block_solve1(0, 1, ng.v, beta.v, beta.t, X.v + c, x, y, NULL, X.ld);
-    else block_solve1(0, 0, ng.v, beta.v, NULL, NULL, x, y, NULL, X.ld);
+    float *x = X.t + c, *y = Y.t + c;
+    if (up && beta.t) block_solve1(1, 1, ng.v, beta.v, beta.t, X.v + c, x, y, X.ld);
+    else if (up) block_solve1(1, 0, ng.v, beta.v, NULL, NULL, x, y, X.ld);
+    else if (beta.t) block_solve1(0, 1, ng.v, beta.v, beta.t, X.v + c, x, y, X.ld);
+    else block_solve1(0, 0, ng.v, beta.v, NULL, NULL, x, y, X.ld);
   }
 }
 /* sums over columns of x y, a token a lane */
@@ -195,11 +251,11 @@ static vf block_dots1(int64_t cols, const float *x, const float *y, int64_t ld) 
 typedef struct block {
   int64_t    at, n, K, V;                    /* K, V: whole vectors */
   int        has;                            /* is there a state before it? */
-  memory_mat S, Q, K_, NK, KT, beta, E, U, NG;
+  memory_mat S, Q, K_, KT, beta, E, U, NG;
 } block;
 
 /* keys, rates and what was written. `write`: by solving for it, else it is there from the way down */
-static void block_open(const memory_pair *w, block *c, int64_t index, int has, int write) {
+static void block_open(const memory_pair *w, block *c, int64_t index, int has, int write, block_ahead *ahead) {
   const micak_memory *m = w->m;
   int64_t kept = w->back ? index : 0;
   *c = (block){ .at = index * BLOCK_TOKENS, .K = w->lay->ld[MICAK_M_K], .V = w->lay->ld[MICAK_M_V], .has = has };
@@ -221,22 +277,19 @@ static void block_open(const memory_pair *w, block *c, int64_t index, int has, i
   }
   if (!t.at) c->beta.t = NULL;
   if (!write) return;
-  c->NK = memory_buf(w, MICAK_M_NK, 0);
-  if (!c->K_.t) c->NK.t = NULL;
-  block_negative(BLOCK_TOKENS * c->K, c->K_, c->NK);
   c->KT = block_turn(w, MICAK_M_KT, c->K_, BLOCK_TOKENS, c->K);
-  BLOCK_SUM(BLOCK_TOKENS, VW, block_none, c->NG, { c->NK, c->KT, c->K, 0, BLOCK_FULL });
+  BLOCK_SUM(ahead, BLOCK_TOKENS, VW, block_none, c->NG, { c->KT, c->KT, c->K, BLOCK_TURNED | BLOCK_MINUS });
   block_lower(c->NG, 1);
   memory_mat V = block_load(w, m->v, MICA_V, c->at, c->n, m->V, c->E);
-  block_sum(BLOCK_TOKENS, c->V, has, (block_product[]){ { c->NK, c->S, c->K, 0, BLOCK_FULL } }, V, c->E);
-  block_solve(0, c->V, c->NG, c->beta, c->E, c->U, block_none);
+  block_sum(ahead, BLOCK_TOKENS, c->V, has, (block_product[]){ { c->KT, c->S, c->K, BLOCK_TURNED | BLOCK_MINUS } }, V, c->E);
+  block_solve(0, c->V, c->NG, c->beta, c->E, c->U, ahead);
 }
 /* queries and what they read of the block's keys */
-static memory_mat block_reads(const memory_pair *w, block *c) {
+static memory_mat block_reads(const memory_pair *w, block *c, block_ahead *ahead) {
   memory_mat M = memory_buf(w, MICAK_M_M, 0);
   c->Q = block_load(w, w->m->q, MICA_V, c->at, c->n, w->m->K, memory_buf(w, MICAK_M_Q, 0));
   if (!c->KT.v) c->KT = block_turn(w, MICAK_M_KT, c->K_, BLOCK_TOKENS, c->K);
-  BLOCK_SUM(BLOCK_TOKENS, VW, block_none, M, { c->Q, c->KT, c->K, 0, BLOCK_FULL });
+  BLOCK_SUM(ahead, BLOCK_TOKENS, VW, block_none, M, { c->Q, c->KT, c->K, 0 });
   block_lower(M, 0);
   return M;
 }
@@ -247,36 +300,33 @@ static int block_state(const memory_pair *w, const mica_port *port, int bit, mem
 }
 
 /* what the walk back reads of the tokens from `at` on, and no walk before it just now */
-static void block_ahead(const memory_pair *w, int64_t at, int keys) {
+static void block_want_back(block_ahead *ahead, const memory_pair *w, int64_t at, int keys) {
   const micak_memory *m = w->m;
-  if (at < 0) return;
-  int64_t n = w->T - at < BLOCK_TOKENS ? w->T - at : BLOCK_TOKENS;
-  memory_rows_ahead(w, m->q, MICA_V, m->K, at, n);
-  memory_rows_ahead(w, m->out, MICA_D, m->V, at, n);
-  if (keys) memory_rows_ahead(w, m->k, MICA_V, m->K, at, n);
+  block_want(ahead, w, m->out, MICA_D, m->V, at);
+  block_want(ahead, w, m->q, MICA_V, m->K, at);
+  if (keys) block_want(ahead, w, m->k, MICA_V, m->K, at);
 }
 
-static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, int more) {
+static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, int more, block_ahead *ahead) {
   const micak_memory *m = w->m;
   int64_t K = c->K, V = c->V, T = BLOCK_TOKENS;
-  memory_mat M = block_reads(w, c), Q = c->Q, KK = c->K_, UT, ST = { 0 }, GT = { 0 };
+  ahead->n = 0;
+  block_want_back(ahead, w, c->at - T, 1);
+  block_want_result(ahead, w, m->k, m->K, c->at);
+  block_want_result(ahead, w, m->q, m->K, c->at);
+  block_want_result(ahead, w, m->v, m->V, c->at);
+  memory_mat M = block_reads(w, c, ahead), Q = c->Q, KK = c->K_, YT = { 0 };
   memory_mat dO = block_load(w, m->out, MICA_D, c->at, c->n, m->V, memory_buf(w, MICAK_M_DO, 0));
-  memory_mat dU = memory_buf(w, MICAK_M_DU, 0), NY = memory_buf(w, MICAK_M_NY, 0), Y = memory_buf(w, MICAK_M_TMP, 0);
+  memory_mat dU = memory_buf(w, MICAK_M_DU, 0), Y = memory_buf(w, MICAK_M_TMP, 0);
   memory_mat dM = memory_buf(w, MICAK_M_DM, 0), dN = memory_buf(w, MICAK_M_DGRAM, 0);
   memory_mat dQ = memory_result(w, MICAK_M_DQ), dK = memory_result(w, MICAK_M_DK);
-  block_ahead(w, c->at - BLOCK_TOKENS, 1);
-  memory_results_ahead(w, m->v, m->V, c->at, c->n);
-  memory_results_ahead(w, m->q, m->K, c->at, c->n);
-  memory_results_ahead(w, m->k, m->K, c->at, c->n);
-  UT = block_turn(w, MICAK_M_UT, c->U, T, V);
-  if (c->has) ST = block_turn(w, MICAK_M_ST, c->S, K, V);
-  if (*has_g) GT = block_turn(w, MICAK_M_GT, G, K, V);
-  block_product du[] = { { M, dO, T, 1, BLOCK_UPPER }, { KK, G, K, 0, BLOCK_FULL } };
-  block_sum(T, V, 1 + *has_g, du, block_none, dU);
-  BLOCK_SUM(T, VW, block_none, dM, { dO, UT, V, 0, BLOCK_FULL });
+  memory_mat UT = block_turn(w, MICAK_M_UT, c->U, T, V);
+  block_product du[] = { { M, dO, T, BLOCK_TRIANGLE | BLOCK_TURNED }, { KK, G, K, 0 } };
+  block_sum(ahead, T, V, 1 + *has_g, du, block_none, dU);
+  BLOCK_SUM(ahead, T, VW, block_none, dM, { dO, UT, V, 0 });
   block_lower(dM, 0);
   if (m->delta) {
-    block_solve(1, V, c->NG, c->beta, dU, Y, NY);
+    block_solve(1, V, c->NG, c->beta, dU, Y, ahead);
     if (memory_wanted(w, m->beta)) {
       memory_mat dbeta = memory_buf(w, MICAK_M_DBETA, 0);
       if (w->dual) v_store(dbeta.t, block_dots1(V, dU.t, c->E.v, dU.ld) + block_dots1(V, dU.v, c->E.t, dU.ld));
@@ -284,26 +334,29 @@ static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, i
       memory_chunk where = { .at = c->at, .n = c->n };
       memory_store_row_values(w, &where, m->beta, dbeta);
     }
-    BLOCK_SUM(T, VW, block_none, dN, { NY, UT, V, 0, BLOCK_FULL });
+    BLOCK_SUM(ahead, T, VW, block_none, dN, { Y, UT, V, BLOCK_MINUS });
     block_lower(dN, 1);
+    if (c->has) YT = block_turn(w, MICAK_M_YT, Y, T, V);
   }
   memory_store_port(w, m->v, MICAK_VIEW_ROWS, c->at, c->n, m->V, m->delta ? Y : dU);
-  block_product dq[] = { { dM, KK, T, 0, BLOCK_LOWER }, { dO, ST, V, 0, BLOCK_FULL } };
-  block_sum(T, K, 1 + c->has, dq, block_none, dQ);
-  block_product dk[5] = { { dM, Q, T, 1, BLOCK_UPPER } };
-  int n = 1;
+  block_product dq[2], dk[5];
+  int nq = 0, nk = 0;
+  if (c->has) dq[nq++] = (block_product){ c->S, block_turn(w, MICAK_M_DOT, dO, T, V), V, BLOCK_ACROSS };
+  dq[nq++] = (block_product){ dM, KK, T, BLOCK_TRIANGLE };
+  block_sum(ahead, T, K, nq, dq, block_none, dQ);
+  if (m->delta && c->has) dk[nk++] = (block_product){ c->S, YT, V, BLOCK_ACROSS | BLOCK_MINUS };
+  if (*has_g) dk[nk++] = (block_product){ G, UT, V, BLOCK_ACROSS };
+  dk[nk++] = (block_product){ dM, Q, T, BLOCK_TRIANGLE | BLOCK_TURNED };
   if (m->delta) {
-    dk[n++] = (block_product){ dN, KK, T, 0, BLOCK_LOWER };
-    dk[n++] = (block_product){ dN, KK, T, 1, BLOCK_UPPER };
-    if (c->has) dk[n++] = (block_product){ NY, ST, V, 0, BLOCK_FULL };
+    dk[nk++] = (block_product){ dN, KK, T, BLOCK_TRIANGLE };
+    dk[nk++] = (block_product){ dN, KK, T, BLOCK_TRIANGLE | BLOCK_TURNED };
   }
-  if (*has_g) dk[n++] = (block_product){ c->U, GT, V, 0, BLOCK_FULL };
-  block_sum(T, K, n, dk, block_none, dK);
+  block_sum(ahead, T, K, nk, dk, block_none, dK);
   memory_store_port(w, m->q, MICAK_VIEW_ROWS, c->at, c->n, m->K, dQ);
   memory_store_port(w, m->k, MICAK_VIEW_ROWS, c->at, c->n, m->K, dK);
   if (!more) return;
-  block_product dg[] = { { Q, dO, T, 1, BLOCK_FULL }, { KK, NY, T, 1, BLOCK_FULL } };
-  block_sum(K, V, 1 + m->delta, dg, *has_g ? G : block_none, G);
+  block_product dg[] = { { Q, dO, T, BLOCK_TURNED }, { KK, Y, T, BLOCK_TURNED | BLOCK_MINUS } };
+  block_sum(ahead, K, V, 1 + m->delta, dg, *has_g ? G : block_none, G);
   *has_g = 1;
 }
 
@@ -312,25 +365,27 @@ static void memory_blocks(const memory_pair *w) {
   int64_t N = (w->T + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
   memory_mat S = memory_buf(w, MICAK_M_S, 0);
   int has = block_state(w, m->state_in, MICA_V, S), initial = has, last_state = !w->back && memory_wanted(w, m->state_out);
+  block_ahead ahead = { .pace = 256 / (m->K > m->V ? m->K : m->V) + 1 };
   block c;
   for (int64_t i = 0; i < N; i++) {
-    int64_t next = (i + 1) * BLOCK_TOKENS, left = w->T - next < BLOCK_TOKENS ? w->T - next : BLOCK_TOKENS;
-    memory_rows_ahead(w, m->k, MICA_V, m->K, next, left);
-    memory_rows_ahead(w, m->v, MICA_V, m->V, next, left);
-    if (!w->back) memory_rows_ahead(w, m->q, MICA_V, m->K, next, left);
-    if (!w->back) memory_results_ahead(w, m->out, m->V, i * BLOCK_TOKENS, left < 0 ? left + BLOCK_TOKENS : BLOCK_TOKENS);
-    else if (i + 1 == N) block_ahead(w, i * BLOCK_TOKENS, 0);
-    block_open(w, &c, i, has, 1);
+    int64_t next = (i + 1) * BLOCK_TOKENS;
+    ahead.n = 0;
+    if (w->back && i + 1 == N) block_want_back(&ahead, w, i * BLOCK_TOKENS, 0);
+    if (!w->back) block_want(&ahead, w, m->q, MICA_V, m->K, next);
+    block_want(&ahead, w, m->v, MICA_V, m->V, next);
+    block_want(&ahead, w, m->k, MICA_V, m->K, next);
+    if (!w->back) block_want_result(&ahead, w, m->out, m->V, i * BLOCK_TOKENS);
+    block_open(w, &c, i, has, 1, &ahead);
     if (!w->back && memory_wanted(w, m->out)) {
-      memory_mat M = block_reads(w, &c), O = memory_buf(w, MICAK_M_O, 0);
+      memory_mat M = block_reads(w, &c, &ahead), O = memory_buf(w, MICAK_M_O, 0);
       if (w->dual) O.v = NULL;
-      block_product o[] = { { M, c.U, BLOCK_TOKENS, 0, BLOCK_LOWER }, { c.Q, c.S, c.K, 0, BLOCK_FULL } };
-      block_sum(BLOCK_TOKENS, c.V, 1 + has, o, block_none, O);
+      block_product o[] = { { M, c.U, BLOCK_TOKENS, BLOCK_TRIANGLE }, { c.Q, c.S, c.K, 0 } };
+      block_sum(&ahead, BLOCK_TOKENS, c.V, 1 + has, o, block_none, O);
       memory_store_port(w, m->out, MICAK_VIEW_ROWS, c.at, c.n, m->V, O);
     }
     if (i + 1 == N && !last_state) break;
-    BLOCK_SUM(c.K, c.V, has ? c.S : block_none, w->back ? memory_buf(w, MICAK_M_S, i + 1) : c.S,
-              { c.K_, c.U, BLOCK_TOKENS, 1, BLOCK_FULL });
+    BLOCK_SUM(&ahead, c.K, c.V, has ? c.S : block_none, w->back ? memory_buf(w, MICAK_M_S, i + 1) : c.S,
+              { c.K_, c.U, BLOCK_TOKENS, BLOCK_TURNED });
     has = 1;
   }
   if (last_state) memory_store_state(w, m->state_out, NULL, S);
@@ -338,8 +393,8 @@ static void memory_blocks(const memory_pair *w) {
   memory_mat G = memory_buf(w, MICAK_M_G, 0);
   int has_g = block_state(w, m->state_out, MICA_D, G), states = memory_wanted(w, m->state_in);
   for (int64_t i = N - 1; i >= 0; i--) {
-    block_open(w, &c, i, initial || i, 0);
-    block_up(w, &c, G, &has_g, i > 0 || states);
+    block_open(w, &c, i, initial || i, 0, &ahead);
+    block_up(w, &c, G, &has_g, i > 0 || states, &ahead);
   }
   if (states) memory_store_state(w, m->state_in, NULL, G);
 }

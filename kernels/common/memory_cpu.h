@@ -24,14 +24,11 @@ static inline void memory_transpose1(int64_t rows, int64_t cols, const float *fr
 }
 
 /* asks for rows [at, at + n) of a port: they lie far apart, which no machine sees coming */
-static inline void memory_ahead(const micak_plane *x, int64_t at, int64_t n, int64_t cols, int write) {
+static inline void memory_ahead(const micak_plane *x, int64_t at, int64_t n, int64_t cols) {
   if (!x->at || x->col != 1) return;
   const float *row = x->at + at * x->row;
   for (int64_t r = 0; r < n; r++, row += x->row)
-    for (int64_t c = 0; c < cols; c += 16) {
-      if (write) __builtin_prefetch(row + c, 1);
-      else __builtin_prefetch(row + c);
-    }
+    for (int64_t c = 0; c < cols; c += 16) __builtin_prefetch(row + c);
 }
 
 #include "common/memory_chunk.inc"
@@ -41,17 +38,11 @@ static inline void memory_ahead(const micak_plane *x, int64_t at, int64_t n, int
 static inline void memory_rows_ahead(const memory_pair *w, const mica_port *port, int bit, int64_t cols, int64_t at,
                                      int64_t n) {
   memory_view x = memory_view_of(port, bit, MICAK_VIEW_ROWS, w->b, w->h);
-  memory_ahead(&x, at, n, cols, 0);
+  memory_ahead(&x, at, n, cols);
   if (!w->dual) return;
   x = memory_view_of(port, bit == MICA_V ? MICA_T : MICA_TD, MICAK_VIEW_ROWS, w->b, w->h);
-  memory_ahead(&x, at, n, cols, 0);
+  memory_ahead(&x, at, n, cols);
 }
-/* and for what this face writes */
-static inline void memory_results_ahead(const memory_pair *w, const mica_port *port, int64_t cols, int64_t at, int64_t n) {
-  micak_plane x = memory_view_of(port, memory_out_bit(w->face), MICAK_VIEW_ROWS, w->b, w->h);
-  memory_ahead(&x, at, n, cols, 1);
-}
-
 #include "common/memory_lanes.h"
 #include "common/memory_block.h"
 
