@@ -77,6 +77,22 @@ GEMM_INLINE vf gemm_broadcast(const float *x) {
 #endif
 }
 
+/* row i's part of one term: sum += *x times b0 and b1. AVX-512 can take the number from memory in the fma: every second row
+ * does, which is fewer instructions where another thread of the core wants some, and leaves the load ports room */
+GEMM_INLINE void gemm_row(int i, int nv, const float *x, vf b0, vf b1, vf sum[2]) {
+#if defined(MICAK_ISA_AVX512)
+  if (i % 2 == 0 || nv == 1) {
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum[0]) : "v"(b0), "m"(*x));
+    if (nv > 1) __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum[1]) : "v"(b1), "m"(*x));
+    return;
+  }
+#endif
+  (void)i;
+  vf all = gemm_broadcast(x);
+  sum[0] = v_fma(all, b0, sum[0]);
+  if (nv > 1) sum[1] = v_fma(all, b1, sum[1]);
+}
+
 /* c (mr x nv VW) = or += A (mr x kc) times B (rows ldb apart: GEMM_NR in a panel). a[i]: row i of A, its terms `step`
  * apart. with `out` the sums leave c alone and go there. */
 GEMM_INLINE void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *a, int64_t step, const float *b,
@@ -91,11 +107,7 @@ GEMM_INLINE void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *
   for (int64_t k = 0, at = 0; k < kc; k++, at += step, b += ldb) {
     vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
     GEMM_UNROLL
-    for (int i = 0; i < mr; i++) {
-      vf x = gemm_broadcast(row[i] + at);
-      sum[i][0] = v_fma(x, b0, sum[i][0]);
-      if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
-    }
+    for (int i = 0; i < mr; i++) gemm_row(i, nv, row[i] + at, b0, b1, sum[i]);
   }
   gemm_tile_end(mr, nv, sum, c, ldc, add, out);
 }
@@ -103,11 +115,7 @@ GEMM_INLINE void gemm_tile_body(int mr, int nv, int64_t kc, const float *const *
 GEMM_INLINE void gemm_term(int mr, int nv, const float *a, const float *b, vf (*sum)[2]) {
   vf b0 = v_load(b), b1 = nv > 1 ? v_load(b + VW) : v_zero();
   GEMM_UNROLL
-  for (int i = 0; i < mr; i++) {
-    vf x = gemm_broadcast(a + i);
-    sum[i][0] = v_fma(x, b0, sum[i][0]);
-    if (nv > 1) sum[i][1] = v_fma(x, b1, sum[i][1]);
-  }
+  for (int i = 0; i < mr; i++) gemm_row(i, nv, a + i, b0, b1, sum[i]);
 }
 /* lines that are wanted next, in rows of `width` lines, `skip` floats from the end of one to the next. packed tiles bring
  * them into the second cache, one every GEMM_TURN terms: many at once fill the few places where misses wait, and then the
@@ -123,10 +131,10 @@ GEMM_INLINE void gemm_look_ahead(gemm_ahead *ahead) {
   }
 }
 
-/* the same with A packed: term k of rows 0 .. mr - 1 at a[k GEMM_MR]. one address serves all rows, and several terms a
- * turn: a tenth faster where the copy is used for a hundred columns or more */
-GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, const float *b, float *c, int64_t ldc,
-                                  int add, const gemm_out *out, gemm_ahead *ahead) {
+/* the same with A packed: term k of rows 0 .. mr - 1 at a[k GEMM_MR]; rows of B ldb apart. one address serves all rows,
+ * and several terms a turn: a tenth faster where the copy is used for a hundred columns or more */
+GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, const float *b, int64_t ldb, float *c,
+                                  int64_t ldc, int add, const gemm_out *out, gemm_ahead *ahead) {
   vf sum[GEMM_MR][2];
   gemm_ahead next = ahead ? *ahead : (gemm_ahead){ a, INT64_MAX, 0, 0 };
   GEMM_UNROLL
@@ -135,12 +143,12 @@ GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, co
     for (int h = 0; h < nv * VW; h += GEMM_LINE)
       __builtin_prefetch(out ? out->to[i] + out->at + h : c + i * ldc + h, 1);
   }
-  for (; kc >= GEMM_TURN; kc -= GEMM_TURN, a += GEMM_TURN * GEMM_MR, b += GEMM_TURN * GEMM_NR) {
+  for (; kc >= GEMM_TURN; kc -= GEMM_TURN, a += GEMM_TURN * GEMM_MR, b += GEMM_TURN * ldb) {
     gemm_look_ahead(&next);
     GEMM_UNROLL
-    for (int k = 0; k < GEMM_TURN; k++) gemm_term(mr, nv, a + k * GEMM_MR, b + k * GEMM_NR, sum);
+    for (int k = 0; k < GEMM_TURN; k++) gemm_term(mr, nv, a + k * GEMM_MR, b + k * ldb, sum);
   }
-  for (; kc > 0; kc--, a += GEMM_MR, b += GEMM_NR) gemm_term(mr, nv, a, b, sum);
+  for (; kc > 0; kc--, a += GEMM_MR, b += ldb) gemm_term(mr, nv, a, b, sum);
   if (ahead) *ahead = next;
   gemm_tile_end(mr, nv, sum, c, ldc, add, out);
 }
@@ -155,15 +163,15 @@ GEMM_INLINE void gemm_packed_body(int mr, int nv, int64_t kc, const float *a, co
                                     float *c, int64_t ldc, int add, const gemm_out *out) {                          \
     gemm_tile_body(mr, nv, kc, a, step, b, ldb, c, ldc, add, out);                                                  \
   }                                                                                                                 \
-  static void gemm_packed_##mr##_##nv(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,   \
-                                      const gemm_out *out, gemm_ahead *ahead) {                                     \
-    gemm_packed_body(mr, nv, kc, a, b, c, ldc, add, out, ahead);                                                           \
+  static void gemm_packed_##mr##_##nv(int64_t kc, const float *a, const float *b, int64_t ldb, float *c,            \
+                                      int64_t ldc, int add, const gemm_out *out, gemm_ahead *ahead) {               \
+    gemm_packed_body(mr, nv, kc, a, b, ldb, c, ldc, add, out, ahead);                                               \
   }
 #define GEMM_TILE_PAIR(mr) GEMM_TILE(mr, 1) GEMM_TILE(mr, 2)
 GEMM_EACH_MR(GEMM_TILE_PAIR)
 typedef void (*gemm_tile_fn)(int64_t kc, const float *const *a, int64_t step, const float *b, int64_t ldb, float *c,
                              int64_t ldc, int add, const gemm_out *out);
-typedef void (*gemm_packed_fn)(int64_t kc, const float *a, const float *b, float *c, int64_t ldc, int add,
+typedef void (*gemm_packed_fn)(int64_t kc, const float *a, const float *b, int64_t ldb, float *c, int64_t ldc, int add,
                                const gemm_out *out, gemm_ahead *ahead);
 /* by rows - 1, and by whether more than VW columns count */
 #define GEMM_TILE_ROW(mr) { gemm_tile_##mr##_1, gemm_tile_##mr##_2 },
@@ -269,11 +277,48 @@ static inline void gemm_transpose4(const float *a0, const float *a1, const float
   }
 }
 #endif
+#if defined(MICAK_ISA_AVX512)
+/* 16 terms of GEMM_MR rows, whole lines in and out: quarters of 4 x 4 first, then quarters change places */
+static inline void gemm_transpose12(const float *const *row, int64_t k, float *to) {
+  __m512 v[3][4];
+  GEMM_UNROLL
+  for (int g = 0; g < 3; g++) {
+    const float *const *r = row + 4 * g;
+    __m512 r0 = _mm512_loadu_ps(r[0] + k), r1 = _mm512_loadu_ps(r[1] + k);
+    __m512 r2 = _mm512_loadu_ps(r[2] + k), r3 = _mm512_loadu_ps(r[3] + k);
+    __m512 t0 = _mm512_unpacklo_ps(r0, r1), t1 = _mm512_unpackhi_ps(r0, r1);
+    __m512 t2 = _mm512_unpacklo_ps(r2, r3), t3 = _mm512_unpackhi_ps(r2, r3);
+    v[g][0] = _mm512_shuffle_ps(t0, t2, 0x44), v[g][1] = _mm512_shuffle_ps(t0, t2, 0xee);
+    v[g][2] = _mm512_shuffle_ps(t1, t3, 0x44), v[g][3] = _mm512_shuffle_ps(t1, t3, 0xee);
+  }
+  /* quarter q of v[g][k] is term 4 q + k of rows 4 g .. 4 g + 3 */
+  const __m512 s[3][4] = { { v[0][0], v[1][0], v[2][0], v[0][1] },
+                           { v[1][1], v[2][1], v[0][2], v[1][2] },
+                           { v[2][2], v[0][3], v[1][3], v[2][3] } };
+  GEMM_UNROLL
+  for (int j = 0; j < 3; j++) {
+    __m512 x0 = _mm512_shuffle_f32x4(s[j][0], s[j][1], 0x44), x1 = _mm512_shuffle_f32x4(s[j][0], s[j][1], 0xee);
+    __m512 x2 = _mm512_shuffle_f32x4(s[j][2], s[j][3], 0x44), x3 = _mm512_shuffle_f32x4(s[j][2], s[j][3], 0xee);
+    _mm512_storeu_ps(to + j * VW, _mm512_shuffle_f32x4(x0, x2, 0x88));
+    _mm512_storeu_ps(to + (3 + j) * VW, _mm512_shuffle_f32x4(x0, x2, 0xdd));
+    _mm512_storeu_ps(to + (6 + j) * VW, _mm512_shuffle_f32x4(x1, x3, 0x88));
+    _mm512_storeu_ps(to + (9 + j) * VW, _mm512_shuffle_f32x4(x1, x3, 0xdd));
+  }
+}
+#endif
 /* rows of A, terms [shift, shift + kc) side by side, as panels of GEMM_MR rows, kc GEMM_MR floats each; rows beyond m are
  * left as they are */
 static inline void gemm_pack_rows(float *out, const float *const *a, int64_t m, int64_t shift, int64_t kc) {
   for (int64_t i = 0; i < m; i += GEMM_MR, out += kc * GEMM_MR) {
     int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR, q = 0;
+#if defined(MICAK_ISA_AVX512)
+    if (mr == GEMM_MR && kc % VW == 0) {
+      const float *row[GEMM_MR];
+      for (q = 0; q < GEMM_MR; q++) row[q] = a[i + q] + shift;
+      for (int64_t k = 0; k < kc; k += VW) gemm_transpose12(row, k, out + k * GEMM_MR);
+      continue;
+    }
+#endif
     for (int64_t r = i + mr; r < m && r < i + 2 * GEMM_MR; r++) /* runs too short for the machine to foresee */
       for (int64_t k = 0; k < kc; k += 16) __builtin_prefetch(a[r] + shift + k);
 #if defined(MICAK_ISA_AVX2) || defined(MICAK_ISA_AVX512)
@@ -321,17 +366,18 @@ static inline void gemm_panels(int64_t m, int64_t nn, int64_t kc, const float *c
   }
 }
 
-/* the same for packed rows: a as gemm_pack_rows leaves them, its panels `step` floats apart. ahead: may be NULL */
+/* the same for packed rows: a as gemm_pack_rows leaves them, its panels `step` floats apart; rows of B ldb
+ * apart. ahead: may be NULL */
 static inline void gemm_packed_panels(int64_t m, int64_t nn, int64_t kc, const float *a, int64_t step, const float *b,
-                                      int64_t stride, float *c, int64_t ldc, int add, const gemm_out *out,
-                                      gemm_ahead *ahead) {
+                                      int64_t ldb, int64_t stride, float *c, int64_t ldc, int add,
+                                      const gemm_out *out, gemm_ahead *ahead) {
   gemm_out part = { 0 };
   for (int64_t i = 0; i < m; i += GEMM_MR, a += step) {
     int64_t mr = m - i < GEMM_MR ? m - i : GEMM_MR;
     if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
     const float *panel = b;
     for (int64_t j = 0; j < nn; j += GEMM_NR, panel += stride, part.at += GEMM_NR)
-      gemm_packed_tile[mr - 1][nn - j > VW](kc, a, panel, c + i * ldc + j, ldc, add, out ? &part : NULL, ahead);
+      gemm_packed_tile[mr - 1][nn - j > VW](kc, a, panel, ldb, c + i * ldc + j, ldc, add, out ? &part : NULL, ahead);
   }
 }
 

@@ -141,7 +141,7 @@ typedef struct term {
   const float *w;
   int64_t      K, sk, sn;
   const float *packed;                       /* all of W, as prepare leaves it; NULL: not packed */
-  const float *panels;                       /* the rows as panels, block of terms after block; NULL: read in place */
+  float       *panels;                       /* room for the rows as panels, block of terms after block; NULL: in place */
 } term;
 
 /* where the packed block of terms from k on lies, columns from `from` on: LINEAR_COLS of them, or what is left of N */
@@ -155,10 +155,22 @@ static void pack_terms(term *terms, int count, int64_t n, int64_t N, float *cons
   enum { COLUMNS = 96 };
   for (int s = 0; s < count; s++) {
     term *t = &terms[s];
-    if (N < COLUMNS || n < 2 * GEMM_MR || (!t->packed && n <= GEMM_FEW)) continue;
-    for (int64_t k = 0; k < t->K; k += GEMM_KB)
-      gemm_pack_rows(to[s] + k * LINEAR_ROWS, t->a, n, k, t->K - k < GEMM_KB ? t->K - k : GEMM_KB);
-    t->panels = to[s];
+    if (N >= COLUMNS && n >= 2 * GEMM_MR && (t->packed || n > GEMM_FEW)) t->panels = to[s];
+  }
+}
+
+/* the same for rows that the first columns turn into panels, each just before it is used; where there are no more columns
+ * one panel's room serves all */
+static void packed_rows(const term *t, int64_t n, int64_t N, int64_t from, int64_t nn, int64_t k, int64_t kc,
+                        const float *w, int64_t stride, float *c, int add, const gemm_out *out, gemm_ahead *ahead) {
+  gemm_out part;
+  for (int64_t i = 0; i < n; i += GEMM_MR) {
+    int64_t mr = n - i < GEMM_MR ? n - i : GEMM_MR;
+    float *a = t->panels + (N > LINEAR_COLS ? k * LINEAR_ROWS + i * kc : 0);
+    if (from == 0) gemm_pack_rows(a, t->a + i, mr, k, kc);
+    if (out) part = (gemm_out){ out->bias, out->res ? out->res + i : NULL, out->to + i, out->at };
+    gemm_packed_panels(mr, nn, kc, a, 0, w, GEMM_NR, stride, c + i * LINEAR_COLS, LINEAR_COLS, add,
+                       out ? &part : NULL, ahead);
   }
 }
 
@@ -187,8 +199,7 @@ static int multiply_tile(const term *terms, int count, int64_t n, int64_t N, int
         w = panels;
       }
       if (t->panels)
-        gemm_packed_panels(n, nn, kc, t->panels + k * LINEAR_ROWS, kc * GEMM_MR, w, stride, c, LINEAR_COLS, written,
-                           last ? &part : NULL, next.at ? &next : NULL);
+        packed_rows(t, n, N, from, nn, k, kc, w, stride, c, written, last ? &part : NULL, next.at ? &next : NULL);
       else
         gemm_panels(n, nn, kc, t->a, k, 1, w, ldb, stride, c, LINEAR_COLS, written, last ? &part : NULL);
     }

@@ -95,6 +95,15 @@ static int64_t next_rows(const float *const *rows, int64_t kc) {
   int64_t step = (rows[1] - rows[0]);
   return rows[kc - 1] - rows[0] == (kc - 1) * step ? kc * step : 0;
 }
+/* floats from row to row where rows are evenly spaced and near enough not to crowd few places of the caches; else 0 */
+static int64_t near_rows(const float *const *rows, int64_t kc) {
+  enum { NEAR = 512 };
+  if (!rows[0] || kc < 2 || !rows[1]) return 0;
+  int64_t step = rows[1] - rows[0];
+  for (int64_t k = 2; k < kc; k++)
+    if (rows[k] - rows[k - 1] != step) return 0;
+  return step > 0 && step <= NEAR ? step : 0;
+}
 /* columns of the rows that come after a block of rows `step` floats apart, kc of them; step 0: unknown, nothing */
 static gemm_ahead foresee(const float *row, int64_t next, int64_t kc, int64_t n) {
   int64_t width = (n + GEMM_LINE - 1) / GEMM_LINE, step = next / kc;
@@ -133,7 +142,9 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
   }
   for (int64_t j = 0; want_b && j < u->n_out; j++) u->b[j] += sum[j];
   if (!want_w) return;
-  pack_x(x, xcol, kc, u->n_in, u->panels);
+  /* a copy of x would serve few rows of results: it is read in place where it can be */
+  int64_t ldb = xcol == 1 && u->n_in % GEMM_NR == 0 ? near_rows((const float *const *)x, kc) : 0, in_place = ldb > 0;
+  if (!in_place) pack_x(x, xcol, kc, u->n_in, u->panels);
   /* the rows of the next block come from memory while this one is multiplied: first dz, then x */
   int64_t next_dz = next_rows(dz, kc), next_x = xcol == 1 ? next_rows((const float *const *)x, kc) : 0;
   gemm_ahead next[2] = { foresee(dz[0], next_dz, kc, u->n_out), foresee(x[0], next_x, kc, u->n_in) };
@@ -143,7 +154,8 @@ static void add_rows(const block *u, int s, const float *const *dz, float *const
     for (int64_t j = 0; j < u->n_in; j += GEMM_NR) {
       int64_t m = u->n_out - i < GEMM_MR ? u->n_out - i : GEMM_MR, n = u->n_in - j < GEMM_NR ? u->n_in - j : GEMM_NR;
       while (which < 2 && next[which].at >= end[which]) which++;
-      gemm_packed_panels(m, n, kc, u->packed + i / GEMM_MR * ROW_PANEL, 0, u->panels + j / GEMM_NR * GEMM_PANEL, 0,
+      const float *panel = in_place ? x[0] + j : u->panels + j / GEMM_NR * GEMM_PANEL;
+      gemm_packed_panels(m, n, kc, u->packed + i / GEMM_MR * ROW_PANEL, 0, panel, in_place ? ldb : GEMM_NR, 0,
                          u->w + i * W_LD + j, W_LD, *written, NULL, which < 2 ? &next[which] : NULL);
     }
   *written = 1;
