@@ -45,7 +45,7 @@ settings read_settings() {
   }
   text = copies ? copies : "both";
   s.copies = text == "eager" ? COPY_EAGER : text == "lazy" ? COPY_LAZY : COPY_BOTH;
-  s.race = SIMT_ASAN ? 0 : (int)number("MICA_SIMT_RACE", SIMT_RACE);
+  s.race = SIMT_RACE ? (int)number("MICA_SIMT_RACE", 1) : 0;  // without the callbacks every read would look unwritten
   s.uninitialised = (int)number("MICA_SIMT_UNINIT", 1);
   s.lazy_streams = (int)number("MICA_SIMT_LAZY_STREAMS", 0);
   s.devices = (int)number("MICA_SIMT_DEVICES", 4);
