@@ -59,8 +59,8 @@ static const buffer_row buffers[MICAK_M_COUNT] = {
 };
 
 static void lay_out(const micak_memory *m, int face, int64_t vw, int64_t C, int blocks, micak_memory_layout *layout) {
-  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP, recurrent = m->form == MICAK_MEMORY_RECURRENT;
-  int64_t tangents = face == MICA_FORWARD || face == MICA_BACKWARD ? 1 : 2, pad = blocks ? vw : 1;
+  int back = micak_memory_back(face), recurrent = m->form == MICAK_MEMORY_RECURRENT;
+  int64_t tangents = micak_memory_dual(face) ? 2 : 1, pad = blocks ? vw : 1;
   int64_t n[] = { 0, round_to(m->K, pad), round_to(m->V + m->keys, pad), C, 1 };
   int64_t copies[] = { 1, back ? chunks(m, C) : 1, C };
   int has = ALL | (back ? BACK : 0) | (m->delta ? DELTA : 0) | (m->decay ? DECAY : 0) | (blocks ? BLOCKS : PLAIN);
@@ -88,15 +88,17 @@ void micak_memory_block_layout(const micak_memory *m, int face, micak_memory_lay
 
 int micak_memory_sums(const micak_memory *m, int face) {
   static const int bit[MICA_NFACE] = { MICA_V, MICA_D, MICA_T, MICA_TD };
-  int back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
+  int back = micak_memory_back(face), faces[2], n = micak_faces(face, faces), sums = 0;
   const mica_port *down[] = { m->out, m->state_out, m->norm_out };
   const mica_port *up[] = { m->q, m->k, m->v, m->beta, m->a, m->state_in, m->norm_in };
-  return micak_ports_sum(back ? up : down, back ? MICA_COUNT(up) : MICA_COUNT(down), bit[face], m->B);
+  for (int i = 0; i < n; i++)
+    sums |= micak_ports_sum(back ? up : down, back ? MICA_COUNT(up) : MICA_COUNT(down), bit[faces[i]], m->B);
+  return sums;
 }
 
 /* multiplications and additions of one (task, head) pair */
 static double pair_flop(const micak_memory *m, int face) {
-  static const double times[MICA_NFACE] = { 1, 3, 3, 8 };
+  static const double times[MICA_NSLOT] = { 1, 3, 3, 8, 3, 9 };
   double T = (double)m->T, K = (double)m->K, V = (double)(m->V + m->keys);
   double C = (double)(micak_memory_blocked(m) ? MICAK_MEMORY_BLOCK : micak_memory_chunk(m));
   double token = (m->delta ? 6 : 4) * K * V;

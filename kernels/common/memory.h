@@ -58,6 +58,12 @@ typedef struct micak_memory_layout {
 /* rows are padded to whole vectors of `vw` elements; transposed matrices lie in panels of 2 vw columns (1: plain) */
 void micak_memory_layout_of(const micak_memory *m, int face, int64_t vw, micak_memory_layout *layout);
 
+/* of a face or a fused slot: has it tangents? does it walk back? */
+static inline int micak_memory_dual(int face) { return face != MICA_FORWARD && face != MICA_BACKWARD; }
+static inline int micak_memory_back(int face) {
+  return face == MICA_BACKWARD || face == MICA_BACKWARD_JVP || face == MICA_BACKWARD_WITH_JVP;
+}
+
 /* may this memory go in blocks? then the layout that it needs: rows and columns padded to whole blocks */
 int  micak_memory_blocked(const micak_memory *m);
 void micak_memory_block_layout(const micak_memory *m, int face, micak_memory_layout *layout);

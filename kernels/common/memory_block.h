@@ -47,7 +47,10 @@ static void block_want(block_ahead *ahead, const memory_pair *w, const mica_port
 }
 static void block_want_result(block_ahead *ahead, const memory_pair *w, const mica_port *port, int64_t cols, int64_t at) {
   int64_t n = w->T - at < BLOCK_TOKENS ? w->T - at : BLOCK_TOKENS;
-  block_want_rows(ahead, memory_view_of(port, memory_out_bit(w->face), MICAK_VIEW_ROWS, w->b, w->h), at, n, cols);
+  for (int tangents = 0; tangents < 2; tangents++) {
+    int bit = memory_out_bit(w->face, tangents);
+    if (bit) block_want_rows(ahead, memory_view_of(port, bit, MICAK_VIEW_ROWS, w->b, w->h), at, n, cols);
+  }
 }
 
 /* ---- sums of products ---- */
@@ -330,7 +333,7 @@ static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, i
     if (memory_wanted(w, m->beta)) {
       memory_mat dbeta = memory_buf(w, MICAK_M_DBETA, 0);
       if (w->dual) v_store(dbeta.t, block_dots1(V, dU.t, c->E.v, dU.ld) + block_dots1(V, dU.v, c->E.t, dU.ld));
-      else v_store(dbeta.v, block_dots1(V, dU.v, c->E.v, dU.ld));
+      if (w->out_v) v_store(dbeta.v, block_dots1(V, dU.v, c->E.v, dU.ld));
       memory_chunk where = { .at = c->at, .n = c->n };
       memory_store_row_values(w, &where, m->beta, dbeta);
     }
@@ -378,7 +381,7 @@ static void memory_blocks(const memory_pair *w) {
     block_open(w, &c, i, has, 1, &ahead);
     if (!w->back && memory_wanted(w, m->out)) {
       memory_mat M = block_reads(w, &c, &ahead), O = memory_buf(w, MICAK_M_O, 0);
-      if (w->dual) O.v = NULL;
+      if (!w->out_v) O.v = NULL;
       block_product o[] = { { M, c.U, BLOCK_TOKENS, BLOCK_TRIANGLE }, { c.Q, c.S, c.K, 0 } };
       block_sum(&ahead, BLOCK_TOKENS, c.V, 1 + has, o, block_none, O);
       memory_store_port(w, m->out, MICAK_VIEW_ROWS, c.at, c.n, m->V, O);

@@ -31,7 +31,7 @@ static inline lanes_mat lanes_make(lanes_group *g, int64_t rows, int64_t cols) {
   g->at += rows * cols * VW;
   return x;
 }
-/* of a walk back: its value is wanted by the backward alone */
+/* of a walk back */
 static inline lanes_mat lanes_result(lanes_group *g, int64_t rows, int64_t cols) {
   lanes_mat x = lanes_make(g, rows, cols);
   if (!g->first.out_v) x.v = NULL;
@@ -204,11 +204,11 @@ static lanes_mat lanes_load(lanes_group *g, const mica_port *port, int bit, int 
   return x;
 }
 /* lane by lane, so that what shares a place adds in order */
-static void lanes_store(const lanes_group *g, const mica_port *port, int kind, int64_t cols, lanes_mat from) {
-  memory_view  view[VW];
-  const float *at = g->first.dual ? from.t : from.v;
-  if (!memory_wanted(&g->first, port)) return;
-  lanes_views(g, port, memory_out_bit(g->first.face), kind, view);
+static void lanes_store_wire(const lanes_group *g, const mica_port *port, int bit, int kind, int64_t cols, lanes_mat from,
+                             const float *at) {
+  memory_view view[VW];
+  if (!bit || !micak_wire((mica_port *)(uintptr_t)port, bit)->data) return;
+  lanes_views(g, port, bit, kind, view);
   for (int64_t t = 0; t < g->first.T; t++)
     for (int64_t c = 0; c < cols; c += VW) {
       int64_t n = cols - c < VW ? cols - c : VW;
@@ -227,6 +227,11 @@ static void lanes_store(const lanes_group *g, const mica_port *port, int kind, i
         for (int64_t j = 0; j < n; j++) to[j * view[i].col] = view[i].add ? to[j * view[i].col] + row[j] : row[j];
       }
     }
+}
+
+static void lanes_store(const lanes_group *g, const mica_port *port, int kind, int64_t cols, lanes_mat from) {
+  lanes_store_wire(g, port, memory_out_bit(g->first.face, 0), kind, cols, from, from.v);
+  lanes_store_wire(g, port, memory_out_bit(g->first.face, 1), kind, cols, from, from.t);
 }
 
 /* ---- a group ---- */
@@ -298,7 +303,7 @@ static void lanes_run(lanes_group *g, float *scratch) {
     lanes_up(g, &c);
   } else {
     lanes_mat O = lanes_make(g, T, V);
-    if (g->first.dual) O.v = NULL;
+    if (!g->first.out_v) O.v = NULL;
     lanes_mm(LANES_TO, T, V, T, c.M, c.U, O, 0);
     lanes_store(g, m->out, MICAK_VIEW_ROWS, V, O);
   }

@@ -45,6 +45,8 @@ SPLIT(forward, MICA_FORWARD)
 SPLIT(backward, MICA_BACKWARD)
 SPLIT(jvp, MICA_JVP)
 SPLIT(backward_jvp, MICA_BACKWARD_JVP)
+SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
+SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
 static void cost(const void *args, int face, double *flop, double *bytes) {
   micak_memory m = delta_rule_memory(args);
   micak_memory_cost(&m, face, flop, bytes);
@@ -54,6 +56,8 @@ CPU_DISPATCH(delta_rule_forward)
 CPU_DISPATCH(delta_rule_backward)
 CPU_DISPATCH(delta_rule_jvp)
 CPU_DISPATCH(delta_rule_backward_jvp)
+CPU_DISPATCH(delta_rule_forward_with_jvp)
+CPU_DISPATCH(delta_rule_backward_with_jvp)
 REF_PROTOS(delta_rule);
 CUDA_PROTOS(delta_rule)
 CUDA_SPLIT_PROTOS(delta_rule)
@@ -63,6 +67,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_delta_rule_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_delta_rule_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_delta_rule_backward_jvp_cpu, split_backward_jvp },
+  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_delta_rule_forward_with_jvp_cpu, split_forward_with_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_delta_rule_backward_with_jvp_cpu, split_backward_with_jvp },
   CUDA_KERNELS_SPLIT(delta_rule, MICA_F32)
   CUDA_KERNELS_SPLIT(delta_rule, MICA_BF16)
 };

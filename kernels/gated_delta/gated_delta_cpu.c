@@ -10,3 +10,5 @@ CPU_KERNEL(gated_delta_forward) { return run(exec, args, MICA_FORWARD, first, co
 CPU_KERNEL(gated_delta_backward) { return run(exec, args, MICA_BACKWARD, first, count); }
 CPU_KERNEL(gated_delta_jvp) { return run(exec, args, MICA_JVP, first, count); }
 CPU_KERNEL(gated_delta_backward_jvp) { return run(exec, args, MICA_BACKWARD_JVP, first, count); }
+CPU_KERNEL(gated_delta_forward_with_jvp) { return run(exec, args, MICA_FORWARD_WITH_JVP, first, count); }
+CPU_KERNEL(gated_delta_backward_with_jvp) { return run(exec, args, MICA_BACKWARD_WITH_JVP, first, count); }

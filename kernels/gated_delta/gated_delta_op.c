@@ -52,6 +52,8 @@ SPLIT(forward, MICA_FORWARD)
 SPLIT(backward, MICA_BACKWARD)
 SPLIT(jvp, MICA_JVP)
 SPLIT(backward_jvp, MICA_BACKWARD_JVP)
+SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
+SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
 static void cost(const void *args, int face, double *flop, double *bytes) {
   micak_memory m = gated_delta_memory(args);
   micak_memory_cost(&m, face, flop, bytes);
@@ -61,6 +63,8 @@ CPU_DISPATCH(gated_delta_forward)
 CPU_DISPATCH(gated_delta_backward)
 CPU_DISPATCH(gated_delta_jvp)
 CPU_DISPATCH(gated_delta_backward_jvp)
+CPU_DISPATCH(gated_delta_forward_with_jvp)
+CPU_DISPATCH(gated_delta_backward_with_jvp)
 REF_PROTOS(gated_delta);
 CUDA_PROTOS(gated_delta)
 #ifdef MICA_HAVE_CUDA
@@ -73,6 +77,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_gated_delta_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_gated_delta_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_gated_delta_backward_jvp_cpu, split_backward_jvp },
+  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_gated_delta_forward_with_jvp_cpu, split_forward_with_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_gated_delta_backward_with_jvp_cpu, split_backward_with_jvp },
   CUDA_KERNELS_WITH(gated_delta, MICA_F32, NULL, micak_gated_delta_backward_cuda_split, NULL,
                     micak_gated_delta_backward_jvp_cuda_split)
   CUDA_KERNELS_WITH(gated_delta, MICA_BF16, NULL, micak_gated_delta_backward_cuda_split, NULL,

@@ -10,3 +10,5 @@ CPU_KERNEL(linear_attention_forward) { return run(exec, args, MICA_FORWARD, firs
 CPU_KERNEL(linear_attention_backward) { return run(exec, args, MICA_BACKWARD, first, count); }
 CPU_KERNEL(linear_attention_jvp) { return run(exec, args, MICA_JVP, first, count); }
 CPU_KERNEL(linear_attention_backward_jvp) { return run(exec, args, MICA_BACKWARD_JVP, first, count); }
+CPU_KERNEL(linear_attention_forward_with_jvp) { return run(exec, args, MICA_FORWARD_WITH_JVP, first, count); }
+CPU_KERNEL(linear_attention_backward_with_jvp) { return run(exec, args, MICA_BACKWARD_WITH_JVP, first, count); }

@@ -56,6 +56,8 @@ SPLIT(forward, MICA_FORWARD)
 SPLIT(backward, MICA_BACKWARD)
 SPLIT(jvp, MICA_JVP)
 SPLIT(backward_jvp, MICA_BACKWARD_JVP)
+SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
+SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
 static void cost(const void *args, int face, double *flop, double *bytes) {
   micak_memory m = linear_attention_memory(args);
   micak_memory_cost(&m, face, flop, bytes);
@@ -65,6 +67,8 @@ CPU_DISPATCH(linear_attention_forward)
 CPU_DISPATCH(linear_attention_backward)
 CPU_DISPATCH(linear_attention_jvp)
 CPU_DISPATCH(linear_attention_backward_jvp)
+CPU_DISPATCH(linear_attention_forward_with_jvp)
+CPU_DISPATCH(linear_attention_backward_with_jvp)
 REF_PROTOS(linear_attention);
 CUDA_PROTOS(linear_attention)
 CUDA_SPLIT_PROTOS(linear_attention)
@@ -74,6 +78,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_linear_attention_backward_cpu, split_backward },
   { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_attention_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
+  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_linear_attention_forward_with_jvp_cpu, split_forward_with_jvp },
+  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_linear_attention_backward_with_jvp_cpu, split_backward_with_jvp },
   CUDA_KERNELS_SPLIT(linear_attention, MICA_F32)
   CUDA_KERNELS_SPLIT(linear_attention, MICA_BF16)
 };

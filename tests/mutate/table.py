@@ -347,6 +347,8 @@ FAULTS = {
         ("common/memory_chunk.inc", "delta_rule", "if (below.t) below.t += t0;", ""),
         ("common/memory_chunk.inc", "delta_rule", "if (B.t) F(mm1)(shape, m, n, k, A.v, row, term, B.t,", "if (B.t && !add) F(mm1)(shape, m, n, k, A.v, row, term, B.t,"),
         ("common/memory_steps.inc", "delta_rule", "F(axpy)(G.ld, F(cell)(k, 0, i), ny, g);", ""),
+        ("common/dual_ports.inc", "delta_rule", "{ MICA_D, MICA_TD } };", "{ MICA_D, 0 } };"),
+        ("common/memory.c", "delta_rule", "sums |= micak_ports_sum(", "sums = micak_ports_sum("),
         ("common/memory_cpu.h", "delta_rule", "for (int64_t task = sums ? 0 : b; task < (sums ? m->B : b + 1); task++)", "for (int64_t task = b; task < b + 1; task++)"),
         ("common/cuda_memory_chunk.cuh", "delta_rule", "chunk_run_down<RULE>(m, exec, both ? from : 0)", "chunk_run_down<RULE>(m, exec, 0)"),
     ],
