@@ -85,6 +85,47 @@ static double enumerated(const int32_t *shown, const int32_t *target, int n, int
   return sum;
 }
 
+/* P(labels shown for rows 0..n-2, right one of row n-1 | classes, noise): every set of labels of three classes */
+static double enumerated_noisy(const int32_t *shown, const int32_t *seen, int32_t last, int n, double noise) {
+  double sum = 0;
+  for (int labels = 0; labels < 8; labels++) {
+    double p = 1.0 / 8;
+    for (int i = 0; i < n - 1; i++) p *= noise / 2 + (1 - noise) * ((labels >> shown[i] & 1) == seen[i]);
+    sum += p * ((labels >> shown[n - 1] & 1) == last);
+  }
+  return sum;
+}
+
+/* tasks that may be noisy: both kinds by enumeration */
+static void noisy_labels(void **state) {
+  (void)state;
+  opened o = open_family_named("remapped_labels",
+                               "classes: 3\nlabels: 2\nlength: 9\nhazard: 0.2\nnoisy: 0.4\nnoise: 0.6\n", 0, 7);
+  held h = fill_batch(&o, 0, 200);
+  const int32_t *shown = field(&h, 0), *previous = field(&h, 1), *target = field(&h, 2);
+  exact_loss(&o, "bayes", &h);
+  int wrong = 0;
+  for (int b = 0; b < 200; b++) {
+    const int32_t *x = shown + 9 * b, *y = target + 9 * b, *seen = previous + 9 * b + 1;
+    for (int i = 0; i < 9; i++) {
+      int32_t clean[9];
+      double p[2];
+      for (int32_t last = 0; last < 2; last++) {
+        if (i) memcpy(clean, seen, (size_t)i * sizeof *clean);
+        clean[i] = last;
+        p[last] = 0.6 * enumerated(x, clean, i + 1, 2, 0.2, 0) + 0.4 * enumerated_noisy(x, seen, last, i + 1, 0.6);
+      }
+      close_to(h.loss[9 * b + i], -log(p[y[i]] / (p[0] + p[1])), 1e-12, "loss of bayes", 9 * b + i);
+      wrong += i < 8 && seen[i] != y[i];
+    }
+  }
+  /* 0.6 / 2 of the labels that 0.4 of the tasks show */
+  assert_true(wrong > 0.8 * 0.12 * 200 * 8 && wrong < 1.2 * 0.12 * 200 * 8);
+  drop(&h);
+  close_opened(&o);
+  check_identity("remapped_labels", "length: 12\nnoisy: 0.5\n", 3);
+}
+
 static void changing_labels(void **state) {
   (void)state;
   static const char *const configs[] = { "classes: 3\nlabels: 2\nlength: 9\nhazard: 0.2\n",
@@ -128,6 +169,7 @@ int main(void) {
     cmocka_unit_test(keys_and_values),
     cmocka_unit_test(own_data),
     cmocka_unit_test(changing_labels),
+    cmocka_unit_test(noisy_labels),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
