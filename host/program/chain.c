@@ -14,8 +14,7 @@ static int same_space(const micah_entry *a, const micah_entry *b) {
   return a->row_dim >= 0 && b->row_dim >= 0 && a->row_axis == b->row_axis && a->row_count == b->row_count;
 }
 
-/* is what this operand has for row n of the entry's row space its row n alone? */
-static int aligned(const micah_entry *entry, int i) {
+int micah_aligned(const micah_entry *entry, int i) {
   int32_t dim[MICAH_RANK];
   int64_t literal[MICAH_RANK];
   int rank = micah_port_dims(entry->op, &entry->op->operands[i], dim, literal);
@@ -38,7 +37,7 @@ static int meets(const mica_executor *x, const micah_step *a, const micah_step *
       int ra, wa, rb, wb;
       micah_access(x, a->entry, a->face, i, &ra, &wa);
       micah_access(x, b->entry, b->face, i, &rb, &wb);
-      if ((wa & (rb | wb) || ra & wb) && !aligned(ea, i) && !is_param(x, ea, i)) return 1;
+      if ((wa & (rb | wb) || ra & wb) && !micah_aligned(ea, i) && !is_param(x, ea, i)) return 1;
     }
     return 0;
   }
@@ -54,7 +53,7 @@ static int meets(const mica_executor *x, const micah_step *a, const micah_step *
       const micah_value *vb = &x->program->values[eb->binds[j].value];
       if (va->root != vb->root || va->start + va->count <= vb->start || vb->start + vb->count <= va->start) continue;
       if (is_param(x, ea, i)) continue;
-      if (!aligned(ea, i) || !aligned(eb, j)) return 1;
+      if (!micah_aligned(ea, i) || !micah_aligned(eb, j)) return 1;
     }
   }
   return 0;
@@ -173,7 +172,7 @@ static int64_t tile_rows(const mica_executor *x, const micah_group *group, uint8
     for (int i = 0; i < entry->op->n_operands; i++) {
       int r, w;
       micah_access(x, step->entry, step->face, i, &r, &w);
-      if (!(r | w) || !aligned(entry, i)) continue;
+      if (!(r | w) || !micah_aligned(entry, i)) continue;
       const micah_value *v = &p->values[entry->binds[i].value];
       int fresh = (r | w) & ~seen[v->root];
       seen[v->root] |= (uint8_t)fresh;
@@ -208,6 +207,11 @@ static mica_status close_chain(builder *b) {
   return status;
 }
 
+/* a step of the passes back, computing again included */
+static int goes_back(const micah_step *step) {
+  return step->again || step->face == MICA_BACKWARD || step->face == MICA_BACKWARD_JVP;
+}
+
 static mica_status group_steps(builder *b, int32_t first, int32_t end) {
   mica_executor *x = b->x;
   mica_status status;
@@ -219,6 +223,7 @@ static mica_status group_steps(builder *b, int32_t first, int32_t end) {
     }
     int begins = step->phase == 0 && (step->face == MICA_FORWARD || step->face == MICA_BACKWARD);
     int fits = step->rows && b->entries + begins <= CHAIN_MOST;
+    if (b->n_chain && goes_back(step) && !goes_back(&x->steps[b->chain[0]])) fits = 0; /* what it needs ends with it */
     for (int32_t i = 0; fits && i < b->n_chain; i++) {
       const micah_step *other = &x->steps[b->chain[i]];
       fits =

@@ -123,6 +123,7 @@ static mica_status build(mica_executor *x, const mica_executor_options *options)
     if (!(x->exec[w].scratch = micah_data_alloc(x, (int64_t)x->kernel_scratch))) return MICA_ERR_MEMORY;
   }
   if (x->shared_bytes && !(x->shared = micah_data_alloc(x, (int64_t)x->shared_bytes))) return MICA_ERR_MEMORY;
+  if (x->local_bytes && !(x->local = micah_data_alloc(x, x->local_bytes * x->workers))) return MICA_ERR_MEMORY;
   x->dirty = 1;
   return MICA_OK;
 }
@@ -184,7 +185,8 @@ void mica_executor_destroy(mica_executor *x) {
 
 mica_status mica_executor_memory(const mica_executor *x, mica_memory *out) {
   if (!x || !out) return mica_error(MICA_ERR_INVALID, "mica_executor_memory: no executor or no out");
-  int64_t kernels = (int64_t)(x->kernel_scratch * (size_t)x->workers + x->shared_bytes) + micah_inner_bytes(x);
+  int64_t kernels = (int64_t)(x->kernel_scratch * (size_t)x->workers + x->shared_bytes) + micah_inner_bytes(x) +
+                    x->local_bytes * x->workers;
   *out = (mica_memory){ .saved = x->saved_bytes, .scratch = x->arena_bytes + kernels, .peak = x->peak_bytes + kernels };
   return MICA_OK;
 }

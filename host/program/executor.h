@@ -1,5 +1,5 @@
 /* executor.h (internal): a program with memory. made by executor.c from activity.c (which wires exist), chain.c (steps
- * and groups) and plan.c (offsets); bind.c fills argument structs, run.c runs. */
+ * and groups), plan.c (offsets) and local.c (values of a tile); bind.c fills argument structs, run.c runs. */
 #ifndef MICAH_EXECUTOR_H
 #define MICAH_EXECUTOR_H
 
@@ -21,7 +21,15 @@ typedef struct micah_store {
   int32_t first, last;         /* groups that touch it */
   int32_t again, last_again;   /* and of a value that is computed again: those from then on; last_again -1: none */
   int32_t first_segment, last_segment;
+  uint8_t local, local_again;  /* that lifetime is within one chain: rows of a tile for each worker, not here */
 } micah_store;
+
+/* a wire of a step that lies in the worker's own rows of the tile under way */
+typedef struct micah_local {
+  int32_t operand, bit;
+  int64_t row, at;             /* bytes of a row; where the tile's first row is, in what a worker has */
+  int64_t store;               /* whose place in the arena the arguments say */
+} micah_local;
 
 /* one phase of one face of one entry */
 typedef struct micah_step {
@@ -38,6 +46,8 @@ typedef struct micah_step {
   const micak_prepare *prepare;
   micak_need         need;     /* of it, as bound */
   void              *shared;   /* what it fills, while its group runs; NULL: not prepared */
+  const micah_local *local;
+  int32_t            n_local;
   int64_t            calls;
 } micah_step;
 
@@ -48,6 +58,7 @@ static inline size_t micah_shared_bytes(const micah_step *step) { return (step->
 typedef struct micah_group {
   int32_t first, count, segment;
   int64_t tile;                /* rows of a tile */
+  int64_t local_rows;          /* most rows of a tile, where values are local to it; else 0 */
 } micah_group;
 
 /* rows of an axis as seen from a level */
@@ -127,6 +138,8 @@ struct mica_executor {
   size_t              kernel_scratch;                   /* of one worker */
   size_t              shared_bytes;                     /* of what the calls of a group share */
   char               *shared;
+  int64_t             local_bytes;                      /* of one worker: arguments, then rows of a tile */
+  char               *local;
   int32_t             dirty, probing, profile, running; /* running: faces of this run, 1 << face */
   double             *times;                            /* [workers * n_steps] profile */
   micah_step        **list;                             /* [n_steps] of the group that runs */
@@ -153,6 +166,8 @@ mica_status micah_choose_again(mica_executor *x, double budget);
 /* chain.c: steps in order, in groups */
 mica_status micah_make_steps(mica_executor *x);
 void micah_step_split(micah_step *step, const void *args);
+/* is what this operand has for row n of the entry's row space its row n alone? */
+int micah_aligned(const micah_entry *entry, int operand);
 /* scratch of the step alone or fused with the next */
 static inline size_t micah_step_scratch(const micah_step *step) {
   size_t alone = step->split.scratch_bytes, both = step->fused ? step->both.scratch_bytes : 0;
@@ -160,14 +175,18 @@ static inline size_t micah_step_scratch(const micah_step *step) {
 }
 /* plan.c: stores, add flags, offsets */
 mica_status micah_plan(mica_executor *x);
-/* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty when last_again <
- * again), so that none that meet in time meet in memory; returns the end, and the exact peak of live bytes. order: 2 n.
- */
+/* offsets of n intervals of `bytes` each, alive in [first, last] and [again, last_again] (empty: [INT32_MAX, -1]), so that
+ * none that meet in time meet in memory; returns the end, and the exact peak of live bytes. order: 2 n. */
 typedef struct micah_interval {
   int64_t bytes, offset;
   int32_t first, last, again, last_again;
 } micah_interval;
 int64_t micah_pack(micah_interval *intervals, int32_t n, int32_t *order, int64_t *peak);
+
+/* local.c: values that live within one chain and need no more rows than a tile has. between lifetimes and offsets */
+mica_status micah_plan_local(mica_executor *x);
+/* the arguments of a call that begins at row `first` */
+const void *micah_local_args(const mica_executor *x, const micah_step *step, int64_t first, int32_t worker);
 
 /* sizes.c */
 mica_status micah_sizes_create(mica_executor *x, const mica_executor_options *options);

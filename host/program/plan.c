@@ -123,6 +123,8 @@ static mica_status touch_all(planner *pl) {
         micah_access(x, step->entry, step->face, i, &r, &w);
         if (!(r | w)) continue;
         const micah_value *v = &x->program->values[entry->binds[i].value];
+        /* late phases write parameters' cotangents alone */
+        if (step->late && !v->saved && x->program->values[v->root].kind != MICA_VALUE_PARAM) w = 0;
         /* what one phase of a face leaves in a saved operand, the next may read */
         if (v->saved && step->phases > 1) r |= w;
         for (int bit = MICA_V; bit <= MICA_TD; bit <<= 1) {
@@ -285,6 +287,7 @@ mica_status micah_plan(mica_executor *x) {
   mica_status status = touch_all(&pl);
   if (status < 0 || (status = seal_cotangents(&pl)) < 0) return status;
   settle(&pl);
+  if ((status = micah_plan_local(x)) < 0) return status;
 
   int32_t m = 0;
   micah_interval *v = micah_region_alloc(&x->region, n, sizeof *v);
@@ -302,8 +305,11 @@ mica_status micah_plan(mica_executor *x) {
       store->offset = x->saved_bytes;
       x->saved_bytes += store->bytes;
     } else if (store->where == MICAH_SCRATCH) {
-      v[m] = (micah_interval){ store->bytes, 0, store->first, store->last, 1, 0 };
-      if (store->last_again >= 0) v[m].again = store->again, v[m].last_again = store->last_again;
+      int again = store->last_again >= 0 && !store->local_again;
+      if (store->local && !again) continue;
+      v[m] = (micah_interval){ store->bytes, 0, store->first, store->last, INT32_MAX, -1 }; /* an empty one meets none */
+      if (store->local) v[m].first = store->again, v[m].last = store->last_again;
+      else if (again) v[m].again = store->again, v[m].last_again = store->last_again;
       which[m++] = i;
     }
   }

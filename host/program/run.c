@@ -30,7 +30,8 @@ static int call(job *j, micah_step *step, mica_kernel_fn run, int64_t first, int
   micak_exec exec = { x->exec[worker], step->shared };
   exec.exec.size = sizeof exec;
   double start = x->profile ? now() : 0;
-  mica_status status = run(&exec.exec, x->args[step->entry], first, count);
+  const void *args = step->n_local ? micah_local_args(x, step, first, worker) : x->args[step->entry];
+  mica_status status = run(&exec.exec, args, first, count);
   if (x->profile && x->backend != MICA_CUDA) x->times[(int64_t)worker * x->n_steps + (step - x->steps)] += now() - start;
   if (status >= 0) return 1;
   if (!atomic_exchange(&j->failed, 1)) {
@@ -182,7 +183,7 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
     int32_t end = i + 1;
     mica_status status;
     if (is_fused(list, i, n)) status = run_fused(x, list[i]), end++;
-    else if (rows < 0) status = run_alone(x, list[i]);
+    else if (rows < 0 && !group->local_rows) status = run_alone(x, list[i]);
     else {
       int64_t grain = list[i]->split.grain;
       for (; end < n && chain_rows(x, list[end]) == rows; end++)
@@ -192,6 +193,10 @@ static mica_status run_group(mica_executor *x, const micah_group *group, int32_t
       if (end == i + 1) tile = tile < grain ? grain : tile / grain * grain;
       if (tile > fair) tile = fair;
       if (tile < grain) tile = grain;
+      if (group->local_rows && (rows < 0 || i > 0 || end < n)) /* certain() knew better */
+        return mica_error(MICA_ERR_INTERNAL, "program %s: a chain with values of its own is cut at %s", x->program->name,
+                          x->program->entries[list[end < n ? end : i]->entry].path);
+      if (group->local_rows && tile > group->local_rows) tile = group->local_rows;
       status = run_steps(x, list + i, end - i, rows, even_piece(x, rows, tile > 0 ? tile : 1));
     }
     if (status < 0) return status;

@@ -264,12 +264,12 @@ static int direct(const tile *t, const tile_rows *bias, const tile_rows *res, co
 
 typedef struct buffers { float *panels, *c, *zeros, *rows[2], *packed[2]; } buffers;
 static buffers cut_scratch(const mica_exec *exec, const mica_linear_args *a) {
-  int64_t longest = linear_longest(a);
+  int64_t longest = linear_longest(a), packed = linear_packed_row(a);
   float *at = exec->scratch;
   buffers s = { at, at + LINEAR_PANEL, at + LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS, { NULL }, { NULL } };
   s.packed[0] = s.zeros + longest;
-  s.packed[1] = s.packed[0] + LINEAR_ROWS * longest;
-  s.rows[0] = s.packed[1] + LINEAR_ROWS * longest;
+  s.packed[1] = s.packed[0] + LINEAR_ROWS * packed;
+  s.rows[0] = s.packed[1] + LINEAR_ROWS * packed;
   s.rows[1] = s.rows[0] + LINEAR_ROWS * longest;
   memset(s.zeros, 0, (size_t)longest * sizeof(float));
   return s;

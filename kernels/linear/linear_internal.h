@@ -36,10 +36,16 @@ static inline int linear_sums(const mica_linear_args *a, int face) {
 }
 
 /* floats of row buffers: rows that are computed, or gathered because their columns are not side by side; and of packed
- * rows */
+ * rows, whole ones where they meet more than LINEAR_COLS columns, else a panel */
 static inline int64_t linear_longest(const mica_linear_args *a) { return a->I > a->O ? a->I : a->O; }
+static inline int64_t linear_packed_row(const mica_linear_args *a) {
+  enum { PANEL = 32 }; /* of LINEAR_ROWS: more than 12 rows of 256 terms */
+  int64_t down = a->O > LINEAR_COLS ? a->I : PANEL, up = a->I > LINEAR_COLS ? a->O : PANEL, most = down > up ? down : up;
+  return most > PANEL ? most : PANEL;
+}
 static inline int64_t linear_row_floats(const mica_linear_args *a) {
-  return LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS + (1 + 4 * LINEAR_ROWS) * linear_longest(a);
+  return LINEAR_PANEL + LINEAR_ROWS * LINEAR_COLS + linear_longest(a) +
+         2 * LINEAR_ROWS * (linear_longest(a) + linear_packed_row(a));
 }
 
 /* the right factors of a row phase: w, and in tangent faces w.t after it. where all tasks meet one w that many rows use

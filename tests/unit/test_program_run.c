@@ -453,6 +453,55 @@ static void forward_only(void **state) {
   mica_context_destroy(context);
 }
 
+/* many rows, whose values lie tile by tile, and the same rows few at a time, where all of them have memory: the same bits */
+static void local_to_a_tile(void **state) {
+  (void)state;
+  enum { MANY = 400, FEW = 40 };
+  int64_t count = MANY * LENGTH * WIDTH;
+  float *all = malloc(sizeof(float) * (size_t)(11 * count)), *result[2];
+  uint64_t random = 3;
+  for (int64_t i = 0; i < 3 * count; i++) all[i] = (float)uniform(&random);
+  for (int few = 0; few < 2; few++) {
+    mica_context *context = context_with(2 + few);
+    mica_program *p = blocks(context, 2, WIDTH, 2);
+    int64_t tasks = few ? FEW : MANY, rows[] = { tasks * LENGTH }, longest[] = { LENGTH }, n = mica_program_param_count(p);
+    mica_value x = mica_program_find(p, "x"), y = mica_program_find(p, "y");
+    mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
+    options.passes = 15;
+    options.recompute = 0.3;
+    options.tasks = tasks;
+    options.rows = rows;
+    options.longest = longest;
+    options.wants = &x;
+    options.n_wants = 1;
+    mica_executor *e;
+    OK(mica_executor_create(context, p, &options, &e));
+    float *weights = malloc(sizeof(float) * (size_t)n);
+    random = 5;
+    for (int64_t i = 0; i < n; i++) weights[i] = (float)uniform(&random);
+    OK(mica_executor_set_params(e, MICA_V, weights, 0, NULL, 0));
+    result[few] = all + (3 + 4 * few) * count;
+    for (int64_t first = 0; first < MANY; first += tasks) {
+      int64_t at = first * LENGTH * WIDTH;
+      const struct { mica_value value; int bit; float *data; } wires[] = {
+        { x, MICA_V, all },         { x, MICA_T, all + count },         { y, MICA_D, all + 2 * count },
+        { y, MICA_V, result[few] }, { y, MICA_T, result[few] + count }, { x, MICA_D, result[few] + 2 * count },
+        { x, MICA_TD, result[few] + 3 * count },
+      };
+      for (int i = 0; i < MICA_COUNT(wires); i++)
+        OK(mica_executor_set_value(e, wires[i].value, wires[i].bit,
+                                   &(mica_wire){ .data = wires[i].data + at, .task_stride = -1 }));
+      OK(mica_executor_run(e, 15, NULL));
+    }
+    mica_executor_destroy(e);
+    free(weights);
+    mica_program_destroy(p);
+    mica_context_destroy(context);
+  }
+  assert_memory_equal(result[0], result[1], sizeof(float) * (size_t)(4 * count));
+  free(all);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(two_in_flight),
@@ -464,6 +513,7 @@ int main(void) {
     cmocka_unit_test(half_precision),
     cmocka_unit_test(slots_inside_a_map),
     cmocka_unit_test(forward_only),
+    cmocka_unit_test(local_to_a_tile),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
