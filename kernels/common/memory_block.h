@@ -177,11 +177,11 @@ static memory_mat block_turn(const memory_pair *w, int id, memory_mat x, int64_t
   else block_turn1(rows, cols, x.t, x.ld, y.t, y.ld);
   return y;
 }
-/* zeros above the diagonal (strict: and on it) */
-static void block_lower(memory_mat x, int strict) {
+/* zeros on the diagonal and above; a matrix with a diagonal needs none: triangles do not read what is above */
+static void block_lower(memory_mat x) {
   for (int64_t t = 0; t < BLOCK_TOKENS; t++) {
-    v_store(x.v + t * VW, v_load_n(x.v + t * VW, t + !strict));
-    if (x.t) v_store(x.t + t * VW, v_load_n(x.t + t * VW, t + !strict));
+    v_store(x.v + t * VW, v_load_n(x.v + t * VW, t));
+    if (x.t) v_store(x.t + t * VW, v_load_n(x.t + t * VW, t));
   }
 }
 /* rows of a port, zeros from row n on */
@@ -282,7 +282,7 @@ static void block_open(const memory_pair *w, block *c, int64_t index, int has, i
   if (!write) return;
   c->KT = block_turn(w, MICAK_M_KT, c->K_, BLOCK_TOKENS, c->K);
   BLOCK_SUM(ahead, BLOCK_TOKENS, VW, block_none, c->NG, { c->KT, c->KT, c->K, BLOCK_TURNED | BLOCK_MINUS });
-  block_lower(c->NG, 1);
+  block_lower(c->NG);
   memory_mat V = block_load(w, m->v, MICA_V, c->at, c->n, m->V, c->E);
   block_sum(ahead, BLOCK_TOKENS, c->V, has, (block_product[]){ { c->KT, c->S, c->K, BLOCK_TURNED | BLOCK_MINUS } }, V, c->E);
   block_solve(0, c->V, c->NG, c->beta, c->E, c->U, ahead);
@@ -293,7 +293,6 @@ static memory_mat block_reads(const memory_pair *w, block *c, block_ahead *ahead
   c->Q = block_load(w, w->m->q, MICA_V, c->at, c->n, w->m->K, memory_buf(w, MICAK_M_Q, 0));
   if (!c->KT.v) c->KT = block_turn(w, MICAK_M_KT, c->K_, BLOCK_TOKENS, c->K);
   BLOCK_SUM(ahead, BLOCK_TOKENS, VW, block_none, M, { c->Q, c->KT, c->K, 0 });
-  block_lower(M, 0);
   return M;
 }
 /* a state, or its cotangent, padded; returns whether there is one */
@@ -327,7 +326,6 @@ static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, i
   block_product du[] = { { M, dO, T, BLOCK_TRIANGLE | BLOCK_TURNED }, { KK, G, K, 0 } };
   block_sum(ahead, T, V, 1 + *has_g, du, block_none, dU);
   BLOCK_SUM(ahead, T, VW, block_none, dM, { dO, UT, V, 0 });
-  block_lower(dM, 0);
   if (m->delta) {
     block_solve(1, V, c->NG, c->beta, dU, Y, ahead);
     if (memory_wanted(w, m->beta)) {
@@ -338,7 +336,7 @@ static void block_up(const memory_pair *w, block *c, memory_mat G, int *has_g, i
       memory_store_row_values(w, &where, m->beta, dbeta);
     }
     BLOCK_SUM(ahead, T, VW, block_none, dN, { Y, UT, V, BLOCK_MINUS });
-    block_lower(dN, 1);
+    block_lower(dN);
     if (c->has) YT = block_turn(w, MICAK_M_YT, Y, T, V);
   }
   memory_store_port(w, m->v, MICAK_VIEW_ROWS, c->at, c->n, m->V, m->delta ? Y : dU);
