@@ -33,7 +33,7 @@ enum { MEM_PART_Q, MEM_PART_K, MEM_PART_A, MEM_PART_BETA, MEM_PART_M, MEM_PARTS 
 struct mem_job {
   int64_t   B, units;                        /* units: (task, head, slice) */
   int32_t   T, H, K, V, columns, channel, keys, divide; /* columns: V and the sum of keys */
-  int32_t   shortest, longest;                    /* lengths of the tasks that this launch does; others are another's */
+  int32_t   shortest, longest;               /* lengths of the tasks that this launch does; others are another's */
   int32_t   period, held;                    /* of rules with a momentum, else 0 */
   float     eps;
   int32_t   LK, LK_log, lanes, teams, width, width4, K4, slices, tokens, chunks; /* width: columns of a slice; .4: as staged */
@@ -86,7 +86,8 @@ static inline void mem_stages(mem_job *job, uint32_t kinds, bool dual, int64_t m
   job->floats = mem_round(job->buffers * (int64_t)at + more, 4);
 }
 
-static inline mica_status mem_open(mem_job *job, const micak_memory *m, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
+static inline mica_status mem_open(mem_job *job, const micak_memory *m, int32_t shortest = 0,
+                                   int32_t longest = MEM_LONGEST) {
   static const char *const names[] = { "q", "k", "v", "beta", "decay", "momentum", "state_in", "state_out", "norm_in",
                                        "norm_out", "moment_in", "moment_out", "out" };
   const mica_port *from[] = { m->q, m->k, m->v, m->beta, m->a, m->m, m->state_in, m->state_out, m->norm_in, m->norm_out,
@@ -102,7 +103,8 @@ static inline mica_status mem_open(mem_job *job, const micak_memory *m, int32_t 
         return mica_error(MICA_ERR_UNSUPPORTED, "%s on backend cuda: a wire of %s is f64, expected f32 or bf16", m->name,
                           names[i]);
   }
-  job->B = m->B, job->T = m->T < longest ? (int32_t)m->T : longest, job->H = (int32_t)m->H, job->K = (int32_t)m->K, job->V = (int32_t)m->V;
+  job->B = m->B, job->T = m->T < longest ? (int32_t)m->T : longest;
+  job->H = (int32_t)m->H, job->K = (int32_t)m->K, job->V = (int32_t)m->V;
   job->keys = m->keys, job->columns = job->V + m->keys, job->divide = m->divide, job->eps = (float)m->eps;
   job->channel = m->decay == MICAK_DECAY_CHANNEL, job->shortest = shortest, job->longest = longest;
   job->period = (int32_t)m->period, job->held = m->held;
@@ -599,55 +601,6 @@ static inline mica_status mem_run_divide(const char *name, void (*kernel)(mem_jo
                       dim3(MEM_THREADS), 0, stream, job);
 }
 
-/* ---- parts ---- */
-
-/* element (h, r, c) of a wire from parts [(b, h)][slice][r][c], rows of `ld` */
-struct mem_parts {
-  mica_wire      w;
-  const int32_t *offsets;
-  const float   *from;
-  int64_t        B, head, row, col;          /* strides of the wire */
-  int32_t        H, rows, columns, slices, ld;
-  int32_t        shortest = 0, longest = MEM_LONGEST; /* of packed rows: tasks of other lengths are left alone */
-};
-template <int THREADS>
-static __global__ void __launch_bounds__(THREADS) memory_gather(const __grid_constant__ mem_parts p) {
-  for (int64_t first = blockIdx.y; first < p.B; first += gridDim.y) {
-    if (wire_follows(p.w, p.offsets, first) || wire_place(p.w, p.offsets, first) < 0) continue;
-    const int64_t rows = p.offsets ? wire_rows(p.offsets, first, p.rows) : p.rows;
-    if (p.offsets && (rows < p.shortest || rows > p.longest)) continue;
-    for (int64_t n = (int64_t)blockIdx.x * THREADS + threadIdx.x; n < p.H * rows * p.columns;
-         n += (int64_t)gridDim.x * THREADS) {
-      const int64_t c = n % p.columns, r = n / p.columns % rows, h = n / p.columns / rows;
-      const int64_t at = wire_place(p.w, p.offsets, first) + h * p.head + r * p.row + c * p.col;
-      for (int64_t b = first; wire_in_group(p.w, p.offsets, first, b, p.B); b++) {
-        float x = 0;
-        for (int s = 0; s < p.slices; s++) x += p.from[(((b * p.H + h) * p.slices + s) * p.rows + r) * p.ld + c];
-        wire_put(p.w, at, x, mem_adds(p.w, p.offsets, b));
-      }
-    }
-  }
-}
-static inline mica_status mem_run_gather(const char *name, const mem_parts &p, void *stream) {
-  if (!p.w.data || !p.from) return MICA_OK;
-  return micak_launch(name, memory_gather<MEM_THREADS>,
-                      dim3(micak_blocks((int64_t)p.H * p.rows * p.columns, MEM_THREADS), micak_task_blocks(p.B)),
-                      dim3(MEM_THREADS), 0, stream, p);
-}
-/* rows (K,.) of a state, or of its cotangent, kept by task, to its wire */
-static inline mica_status mem_gather_state(const char *name, const mem_job &job, const mica_wire &w, const float *from,
-                                           int32_t columns, int64_t col, void *stream) {
-  const mem_parts p = { w, NULL, from, job.B, w.stride[0], w.stride[1], col, job.H, job.K, columns, 1, job.row };
-  return mem_run_gather(name, p, stream);
-}
-/* state and sum of keys, by the last launch */
-static inline mica_status mem_gather_states(const char *name, const mem_job &job, const mica_wire &state,
-                                            const mica_wire &norm, void *stream) {
-  if (!job.state || job.longest < MEM_LONGEST) return MICA_OK;
-  const mica_status status = mem_gather_state(name, job, state, job.state, job.V, state.stride[2], stream);
-  return status < 0 ? status : mem_gather_state(name, job, norm, job.state + job.V, 1, 0, stream);
-}
-
 /* ---- faces ---- */
 
 /* the parts of the job that lie in scratch; returns its bytes */
@@ -660,7 +613,8 @@ static inline size_t mem_down_scratch(mem_job *job, float *scratch, bool dual) {
   return (size_t)at * sizeof(float);
 }
 template <class RULE>
-static inline mica_status mem_down(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
+static inline mica_status mem_down(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0,
+                                   int32_t longest = MEM_LONGEST) {
   constexpr bool DUAL = RULE::DUAL;
   mem_job     job = {};
   mica_status status = mem_open(&job, m, shortest, longest);

@@ -5,7 +5,8 @@
  * turned: S' is 16 x K in the fragments that products leave, which are also those that the next product takes on its
  * left, where terms 2 t and 2 t + 1 of eight stand in the places of t and t + 4. columns never meet, so that a walk needs
  * no barrier inside of a group of chunks. before it, what does not depend on the state is made for the chunks of the
- * group, one a warp: M, N and the inverse I of 1 + N diag(beta), with which the substitutions are products:
+ * group, one a warp: M, N and the inverse I of 1 + N diag(beta), with which the substitutions are products (and with
+ * decay what chunk_fade does, on the fp32 units):
  *   E' = (V - K S)' I'        y' = (U- diag(beta))' I        w = U- - N' y
  * its elements are what keys read through the tokens between them: bounded where the rule is.
  * a product is three of tf32 (cuda_tile_tf32.cuh), 32 terms at a time, added up in fp32. chunks are counted from a
@@ -14,12 +15,12 @@
 #ifndef MICA_KERNELS_COMMON_CUDA_MEMORY_CHUNK_CUH
 #define MICA_KERNELS_COMMON_CUDA_MEMORY_CHUNK_CUH
 
-#include "common/cuda_memory.cuh"
+#include "common/cuda_memory_parts.cuh"
 #include "common/cuda_tile_tf32.cuh"
 
 enum { CHUNK = 16, CHUNK_LD = CHUNK + 8, CHUNK_CELLS = CHUNK * CHUNK_LD, CHUNK_PAD = 8 };
 enum { CHUNK_WARPS = 8, CHUNK_THREADS = 32 * CHUNK_WARPS, CHUNK_SLICE = 16 * CHUNK_WARPS };
-enum { CHUNK_LEAST = 8, CHUNK_MOST = 128 };  /* K and V from; K to, with tangents to half of it: registers */
+enum { CHUNK_LEAST = 8, CHUNK_MOST = 128 };  /* K and V from; K to: registers (chunk_most) */
 enum { CHUNK_SHORT = 352 };                  /* T (K + V): by shape, a task goes token by token up to here, README.md */
 enum { CHUNK_GROUP = 4, CHUNK_SHARED = 96 * 1024 };
 
@@ -27,12 +28,13 @@ enum { CHUNK_GROUP = 4, CHUNK_SHARED = 96 * 1024 };
  * state before the first token, a cotangent after the last? walk: the first of those that a launch does */
 struct chunk_job {
   mem_job m;
-  int32_t K, V, group, tiles, most, before, after, walk;
+  int32_t K, V, group, tiles, most, before, after, walk, scalar; /* scalar: one factor of decay for all of K */
   float  *S[2], *G[2];                       /* scratch: (V, K) before and after each chunk; [2]: with tangents */
 };
 static_assert(sizeof(chunk_job) <= 4096, "a kernel's parameters");
 
-/* matrices of a chunk in shared memory: M, N below the diagonal, the inverse; tangents of M and N */
+/* matrices of a chunk in shared memory: M, N below the diagonal, the inverse; tangents of M and N. with decay then keys as
+ * the chunk's end sees them and the product of all factors, rows of K4, and their tangents */
 template <class RULE>
 struct chunk_cells {
   enum { M = 0, M_T = CHUNK_CELLS, N = CHUNK_CELLS * (1 + RULE::DUAL), I = N + CHUNK_CELLS, N_T = I + CHUNK_CELLS };
@@ -41,9 +43,12 @@ struct chunk_cells {
 
 /* ---- host ---- */
 
+/* with tangents half of the channels, with decay too a quarter */
+static constexpr int chunk_most(bool dual, bool decay) { return CHUNK_MOST / (dual ? decay ? 4 : 2 : 1); }
 /* a task of at least so many tokens goes in chunks, others token by token */
 static inline int32_t chunk_from(const micak_memory *m, bool dual) {
-  if (m->form == MICAK_MEMORY_RECURRENT || m->K < CHUNK_LEAST || m->V < CHUNK_LEAST || m->K > CHUNK_MOST / (1 + dual))
+  if (m->form == MICAK_MEMORY_RECURRENT || m->K < CHUNK_LEAST || m->V < CHUNK_LEAST ||
+      m->K > chunk_most(dual, m->decay != MICAK_DECAY_NONE))
     return MEM_LONGEST;
   return m->form == MICAK_MEMORY_CHUNKED ? 0 : (int32_t)(CHUNK_SHORT / (m->K + m->V)) + 1;
 }
@@ -52,6 +57,10 @@ static inline bool chunk_both(const micak_memory *m, int32_t from) {
   return from > 0 && m->T >= from && m->q->offsets;
 }
 
+template <class RULE>
+static __host__ __device__ __forceinline__ int chunk_floats(const mem_job &job) {
+  return chunk_cells<RULE>::SIZE + (RULE::DECAY ? (1 + RULE::DUAL) * (CHUNK + 1) * job.K4 : 0);
+}
 /* K in tiles of 8 columns, to an instantiation */
 static inline int32_t chunk_width(int64_t K) { return K <= 16 ? 16 : K <= 32 ? 32 : K <= 64 ? 64 : 128; }
 
@@ -68,6 +77,8 @@ static inline mica_status chunk_open(chunk_job *c, const micak_memory *m, int32_
   c->after = job->state_out.d.data || job->norm_out.d.data || job->state_out.td.data || job->norm_out.td.data;
   job->LK = 1, job->LK_log = 0, job->teams = 1, job->units = job->B * job->H * job->slices;
   job->K4 = c->K + CHUNK_PAD, job->width4 = 16 * c->tiles + CHUNK_PAD;
+  c->scalar = m->decay == MICAK_DECAY_SCALAR, job->channel = m->decay != MICAK_DECAY_NONE;
+  if (c->scalar) job->a.v.stride[2] = job->a.t.stride[2] = 0; /* staged as K equal ones */
   return MICA_OK;
 }
 /* as many chunks a group as fit, `more` floats for each; a second buffer where that fits, too. threads for both phases */
@@ -148,8 +159,9 @@ MEM_DEVICE void chunk_zero(chunk_tile &x) {
 
 /* ---- device: products of a warp ---- */
 
-/* x += p q', 8 `eights` terms */
-MEM_DEVICE void chunk_gram(const float *p, const float *q, int ld, int eights, chunk_tile &x) {
+/* x += p q', or p q where TURNED, 8 `eights` terms */
+template <bool TURNED>
+MEM_DEVICE void chunk_product(const float *p, int ld, const float *q, int ld_q, int eights, chunk_tile &x) {
 #pragma unroll 1
   for (int k0 = 0; k0 < eights; k0 += 4) {
     chunk_tile sum = {};
@@ -158,10 +170,22 @@ MEM_DEVICE void chunk_gram(const float *p, const float *q, int ld, int eights, c
       if (k0 + k >= eights) break;
       const chunk_left a = chunk_left_rows(p + 8 * (k0 + k), ld);
 #pragma unroll
-      for (int n = 0; n < 2; n++) chunk_multiply(sum[n], a, chunk_right_rows(q + 8 * n * ld + 8 * (k0 + k), ld));
+      for (int n = 0; n < 2; n++)
+        chunk_multiply(sum[n], a, TURNED ? chunk_right_columns(q + (int64_t)8 * (k0 + k) * ld_q + 8 * n, ld_q)
+                                         : chunk_right_rows(q + 8 * n * ld_q + 8 * (k0 + k), ld_q));
     }
 #pragma unroll
     for (int n = 0; n < 2; n++) chunk_add<false>(x[n], sum[n]);
+  }
+}
+/* x[0] += p q' where VALUE, x[1] += its tangent */
+template <bool TURNED, bool VALUE, bool DUAL>
+MEM_DEVICE void chunk_products(const float *p, const float *p_t, int ld, const float *q, const float *q_t, int ld_q,
+                               int eights, chunk_tile (&x)[1 + DUAL]) {
+  if (VALUE) chunk_product<TURNED>(p, ld, q, ld_q, eights, x[0]);
+  if constexpr (DUAL) {
+    chunk_product<TURNED>(p_t, ld, q, ld_q, eights, x[1]);
+    chunk_product<TURNED>(p, ld, q_t, ld_q, eights, x[1]);
   }
 }
 /* x += S' p', or -= */
@@ -271,22 +295,24 @@ MEM_DEVICE void chunk_turned(const float *p, int ld, chunk_tile &x) {
 #pragma unroll
   for (int n = 0; n < 2; n++, p += 8 * ld) x[n][0] = p[0], x[n][1] = p[ld], x[n][2] = p[8], x[n][3] = p[ld + 8];
 }
-/* rows of the warp to shared memory; what is above the diagonal, STRICT: and on it, is 0 */
-template <bool STRICT>
-MEM_DEVICE void chunk_lower(const chunk_tile &x, float *to) {
+MEM_DEVICE void chunk_four(const float *p, float (&x)[4]) {
+  *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(p);
+}
+/* rows of the warp to shared memory; what is above the diagonal, strict: and on it, is 0 */
+MEM_DEVICE void chunk_lower(const chunk_tile &x, int strict, float *to) {
 #pragma unroll
   for (int n = 0; n < 2; n++)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = chunk_g() + 8 * half, col = 8 * n + chunk_t();
       *reinterpret_cast<float2 *>(to + row * CHUNK_LD + col) =
-          make_float2(row >= col + STRICT ? x[n][2 * half] : 0.0f, row > col + STRICT ? x[n][2 * half + 1] : 0.0f);
+          make_float2(row >= col + strict ? x[n][2 * half] : 0.0f, row > col + strict ? x[n][2 * half + 1] : 0.0f);
     }
 }
 
 /* ---- device: chunks ---- */
 
-/* tokens [t0, t0 + n) of the kinds, and zeros to the end of their last chunk */
+/* tokens [t0, t0 + n) of the kinds; to the end of their last chunk zeros, and factors of 1 */
 template <bool DUAL>
 MEM_DEVICE void chunk_stage(const mem_job &job, const mem_team &team, uint32_t kinds, int t0, int n, float *to) {
   mem_stage<DUAL>(job, team, kinds, t0, n, to);
@@ -295,7 +321,7 @@ MEM_DEVICE void chunk_stage(const mem_job &job, const mem_team &team, uint32_t k
   for (int s = 0; s < 2 * MEM_KINDS; s += DUAL ? 1 : 2) {
     if (!(kinds >> (s / 2) & 1)) continue;
     const int ld = job.ld[s / 2], end = (n + CHUNK - 1) / CHUNK * CHUNK * ld;
-    for (int p = n * ld + team.lane; p < end; p += team.lanes) to[job.at[s] + p] = 0;
+    for (int p = n * ld + team.lane; p < end; p += team.lanes) to[job.at[s] + p] = s == 2 * MEM_A ? 1.0f : 0.0f;
   }
 }
 
@@ -320,38 +346,111 @@ MEM_DEVICE void chunk_invert(const float *N, const float *beta, float *inverse) 
   }
 }
 
+/* with decay, by one warp: W_t = a_t ... a_(s+1) k_s by running products, a lane an s and a half of K. what tokens t read
+ * of it is M and N, its end goes behind the cells. then keys and queries, in their place, times a_t ... a_1. no division:
+ * a factor may be 0, and what underflows has been forgotten */
+template <class RULE>
+MEM_DEVICE void chunk_fade(const chunk_job &c, float *buffer, int first, bool reads, float *cells) {
+  constexpr bool DELTA = RULE::DELTA, DUAL = RULE::DUAL;
+  typedef chunk_cells<RULE> at;
+  const int lane = (int)threadIdx.x % 32, s = lane % CHUNK, half = c.K / 2, ld = c.m.K4;
+  auto rows = [&](int kind, int tangent) { return buffer + c.m.at[2 * kind + tangent] + first * ld; };
+  const float *a = rows(MEM_A, 0), *a_t = rows(MEM_A, DUAL);
+  float *const of[2] = { rows(MEM_Q, 0), rows(MEM_K, 0) }, *const of_t[2] = { rows(MEM_Q, DUAL), rows(MEM_K, DUAL) };
+  float *const end = cells + at::SIZE, *const end_t = end + DUAL * (CHUNK + 1) * ld;
+  float        x[2][CHUNK] = {}, x_t[2][DUAL ? CHUNK : 1] = {}; /* of queries, of keys */
+#pragma unroll 1
+  for (int i = lane / CHUNK * half; i < (lane / CHUNK + 1) * half; i += 4) {
+    float own[4], own_t[4], w[4] = {}, w_t[4] = {};
+    chunk_four(of[1] + s * ld + i, own);
+    if (DUAL) chunk_four(of_t[1] + s * ld + i, own_t);
+#pragma unroll
+    for (int t = 0; t < CHUNK; t++) {
+      float f[4], f_t[4];
+      chunk_four(a + t * ld + i, f);
+      if (DUAL) chunk_four(a_t + t * ld + i, f_t);
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        if (DUAL) w_t[e] = t == s ? own_t[e] : fmaf(f_t[e], w[e], f[e] * w_t[e]);
+        w[e] = t == s ? own[e] : f[e] * w[e];
+      }
+#pragma unroll
+      for (int n = 0; n < 1 + DELTA; n++) {
+        if (!n && !reads) continue;
+        chunk_four(of[n] + t * ld + i, f);
+        if (DUAL) chunk_four(of_t[n] + t * ld + i, f_t);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          if constexpr (DUAL) x_t[n][t] = fmaf(f_t[e], w[e], fmaf(f[e], w_t[e], x_t[n][t]));
+          x[n][t] = fmaf(f[e], w[e], x[n][t]);
+        }
+      }
+    }
+    *reinterpret_cast<float4 *>(end + s * ld + i) = make_float4(w[0], w[1], w[2], w[3]);
+    if (DUAL) *reinterpret_cast<float4 *>(end_t + s * ld + i) = make_float4(w_t[0], w_t[1], w_t[2], w_t[3]);
+  }
+  __syncwarp();                              /* keys and queries have been read */
+#pragma unroll
+  for (int t = 0; t < CHUNK; t++)
+#pragma unroll
+    for (int n = 0; n < 1 + DELTA; n++) {
+      const int   cell = t * CHUNK_LD + s;
+      const bool  own = lane < CHUNK, lower = t >= s + n;
+      const float sum = x[n][t] + __shfl_xor_sync(~0u, x[n][t], CHUNK);
+      if (own) cells[(n ? at::N : at::M) + cell] = lower ? sum : 0.0f;
+      if constexpr (DUAL) {
+        const float sum_t = x_t[n][t] + __shfl_xor_sync(~0u, x_t[n][t], CHUNK);
+        if (own) cells[(n ? at::N_T : at::M_T) + cell] = lower ? sum_t : 0.0f;
+      }
+    }
+#pragma unroll 1
+  for (int i = lane; i < c.K; i += 32) {
+    float g = 1, g_t = 0;
+#pragma unroll 1
+    for (int t = i; t < CHUNK * ld; t += ld) {
+      if (DUAL) g_t = fmaf(a_t[t], g, a[t] * g_t);
+      g *= a[t];
+#pragma unroll
+      for (int n = 0; n < 1 + DELTA; n++) {
+        if (!n && !reads) continue;
+        if (DUAL) of_t[n][t] = fmaf(of_t[n][t], g, of[n][t] * g_t);
+        of[n][t] *= g;
+      }
+    }
+    end[CHUNK * ld + i] = g;
+    if (DUAL) end_t[CHUNK * ld + i] = g_t;
+  }
+  __syncwarp();
+}
+
 /* of one chunk, by one warp: what does not depend on the state */
 template <class RULE>
-MEM_DEVICE void chunk_prepare(const chunk_job &c, const float *buffer, int first, bool reads, float *cells) {
-  constexpr bool DUAL = RULE::DUAL;
+MEM_DEVICE void chunk_prepare(const chunk_job &c, float *buffer, int first, bool reads, float *cells) {
+  constexpr bool DELTA = RULE::DELTA, DUAL = RULE::DUAL;
   typedef chunk_cells<RULE> at;
   const mem_job &job = c.m;
-  const int      ld = job.ld[MEM_K], eights = c.K / 8;
-  const float   *k = mem_token(job, buffer, MEM_K, 0, first), *k_t = mem_token(job, buffer, MEM_K, 1, first);
-  const float   *q = mem_token(job, buffer, MEM_Q, 0, first), *q_t = mem_token(job, buffer, MEM_Q, 1, first);
-  if constexpr (RULE::DELTA) {
-    chunk_tile x = {};
-    chunk_gram(k, k, ld, eights, x);
-    chunk_lower<true>(x, cells + at::N);
-    if constexpr (DUAL) {
-      chunk_zero(x);
-      chunk_gram(k_t, k, ld, eights, x);
-      chunk_gram(k, k_t, ld, eights, x);
-      chunk_lower<true>(x, cells + at::N_T);
+  if constexpr (RULE::DECAY) {
+    chunk_fade<RULE>(c, buffer, first, reads, cells);
+  } else {
+    const int ld = job.K4, eights = c.K / 8;
+#pragma unroll
+    for (int n = 0; n < 1 + DELTA; n++) {    /* M: what queries read of keys; N: what keys do */
+      if (!n && !reads) continue;
+      const int    kind = n ? MEM_K : MEM_Q;
+      const float *p = mem_token(job, buffer, kind, 0, first), *k = mem_token(job, buffer, MEM_K, 0, first);
+      chunk_tile   x = {};
+      chunk_product<false>(p, ld, k, ld, eights, x);
+      chunk_lower(x, n, cells + (n ? at::N : at::M));
+      if constexpr (DUAL) {
+        chunk_zero(x);
+        chunk_product<false>(mem_token(job, buffer, kind, 1, first), ld, k, ld, eights, x);
+        chunk_product<false>(p, ld, mem_token(job, buffer, MEM_K, 1, first), ld, eights, x);
+        chunk_lower(x, n, cells + (n ? at::N_T : at::M_T));
+      }
     }
     __syncwarp();
-    chunk_invert(cells + at::N, mem_token(job, buffer, MEM_BETA, 0, first), cells + at::I);
   }
-  if (!reads) return;
-  chunk_tile x = {};
-  chunk_gram(q, k, ld, eights, x);
-  chunk_lower<false>(x, cells + at::M);
-  if constexpr (DUAL) {
-    chunk_zero(x);
-    chunk_gram(q_t, k, ld, eights, x);
-    chunk_gram(q, k_t, ld, eights, x);
-    chunk_lower<false>(x, cells + at::M_T);
-  }
+  if constexpr (DELTA) chunk_invert(cells + at::N, mem_token(job, buffer, MEM_BETA, 0, first), cells + at::I);
 }
 
 /* ---- device: states in fragments; j: the column of the warp's row 0 ---- */
@@ -401,6 +500,20 @@ MEM_DEVICE void chunk_save(const mem_job &job, const mem_cells &cells, int j, in
       }
   }
 }
+/* rows of the state, which are columns here, times factors of their own */
+template <bool DUAL, int NK, int NT>
+MEM_DEVICE void chunk_fade_state(const float *g, const float *g_t, float (&S)[NK][4], float (&S_t)[NT][4]) {
+#pragma unroll
+  for (int n = 0; n < NK; n++) {
+    const float2 f = *reinterpret_cast<const float2 *>(g + 8 * n + chunk_t());
+    const float2 f_t = *reinterpret_cast<const float2 *>(g_t + 8 * n + chunk_t());
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      if constexpr (DUAL) S_t[n][e] = fmaf(e & 1 ? f_t.y : f_t.x, S[n][e], (e & 1 ? f.y : f.x) * S_t[n][e]);
+      S[n][e] *= e & 1 ? f.y : f.x;
+    }
+  }
+}
 /* to scratch, for the end of the way back */
 template <int NK>
 MEM_DEVICE void chunk_keep(const float (&x)[NK][4], int j, float *to) {
@@ -432,21 +545,66 @@ MEM_DEVICE void chunk_put_wire(const chunk_tile &x, int n, int j, int end, const
   }
 }
 
+/* ---- walks ---- */
+
+/* a chunk of a walk: its number, its tokens, and where they and what was made of them lie */
+struct chunk_at {
+  int          chunk, tokens, first;         /* first: of its tokens in the buffer */
+  const float *buffer, *cells;
+};
+/* all chunks of T tokens, a group after another: `each` by every warp that holds columns; UP: from the last on */
+template <class RULE, bool UP, class EACH>
+MEM_DEVICE void chunk_walk(const chunk_job &c, const mem_team &team, uint32_t kinds, int T, bool reads, EACH each) {
+  const mem_job &job = c.m;
+  const int      chunks = (T + CHUNK - 1) / CHUNK, groups = (chunks + c.group - 1) / c.group;
+  const int      warp = team.lane / 32, warps = team.lanes / 32, size = chunk_floats<RULE>(job);
+  auto buffer_of = [&](int group) { return team.memory + (group & (job.buffers - 1)) * job.buffer; };
+  auto stage = [&](int group) {
+    const int t0 = group * job.tokens;
+    if (group >= 0 && group < groups)
+      chunk_stage<RULE::DUAL>(job, team, kinds, t0, min(job.tokens, T - t0), buffer_of(group));
+    ptx_copy_commit();
+  };
+  team.sync();
+  stage(UP ? groups - 1 : 0);
+#pragma unroll 1
+  for (int step = 0; step < groups; step++) {
+    const int    group = UP ? groups - 1 - step : step, next = UP ? group - 1 : group + 1;
+    const int    n = min(job.tokens, T - group * job.tokens), count = (n + CHUNK - 1) / CHUNK;
+    float *const buffer = buffer_of(group);
+    if (job.buffers == 2) stage(next);
+    else ptx_copy_commit();
+    ptx_copy_wait<1>();
+    team.sync();
+    for (int i = warp; i < count; i += warps)
+      chunk_prepare<RULE>(c, buffer, i * CHUNK, reads, team.results + i * size);
+    team.sync();
+#pragma unroll 1
+    for (int i = 0; i < count && warp < c.tiles; i++) {
+      const int own = UP ? count - 1 - i : i, first = own * CHUNK;
+      each(chunk_at{ group * c.group + own, min((int)CHUNK, n - first), first, buffer, team.results + own * size });
+    }
+    team.sync();
+    if (job.buffers == 1) stage(next);
+  }
+  ptx_copy_wait<0>();
+}
+
 /* ---- down: states, and what queries read. BACK: states and e are kept ---- */
 
 template <class RULE, int NK, bool BACK>
 MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, int64_t h, int j0) {
-  constexpr bool DELTA = RULE::DELTA, DUAL = RULE::DUAL;
+  constexpr bool DELTA = RULE::DELTA, DECAY = RULE::DECAY, DUAL = RULE::DUAL;
   typedef chunk_cells<RULE> at;
   const mem_job   &job = c.m;
   const bool       raw = !DELTA && job.raw, reads = !(BACK && DELTA) && job.reads; /* the delta rules divide by nothing */
-  const uint32_t   kinds = RULE::WRITES | (reads ? 1u << MEM_Q : 0);
+  const bool       given = (DECAY && !BACK) || reads; /* are queries there? always, where registers are few */
+  const uint32_t   kinds = RULE::WRITES | (given ? 1u << MEM_Q : 0);
   const mica_wire &out = DUAL ? job.out.t : job.out.v, &state = DUAL ? job.state_out.t : job.state_out.v;
   const mica_wire &norm = DUAL ? job.norm_out.t : job.norm_out.v;
   const int32_t   *offsets = job.out.offsets;
-  const int        T = (int)wire_rows(job.q.offsets, b, job.T), chunks = (T + CHUNK - 1) / CHUNK;
-  const int        groups = (chunks + c.group - 1) / c.group, warp = team.lane / 32, warps = team.lanes / 32;
-  const int        j = j0 + 16 * warp, end = min(j0 + job.width, job.columns), ld = job.ld[MEM_K];
+  const int        T = (int)wire_rows(job.q.offsets, b, job.T), chunks = (T + CHUNK - 1) / CHUNK, warp = team.lane / 32;
+  const int        j = j0 + 16 * warp, end = min(j0 + job.width, job.columns), ld = job.K4;
   const bool       mine = warp < c.tiles, wanted = !BACK && (state.data || norm.data);
   const int64_t    place = mem_place(out, offsets, b, h);
   float            S[NK][4] = {}, S_t[DUAL ? NK : 1][4] = {};
@@ -456,95 +614,75 @@ MEM_DEVICE void chunk_down(const chunk_job &c, const mem_team &team, int64_t b, 
     chunk_load(job, mem_cells(job.state_in.v, job.norm_in.v, b, h), j, end, S, b);
     if constexpr (DUAL) chunk_load(job, mem_cells(job.state_in.t, job.norm_in.t, b, h), j, end, S_t, b);
   }
-  team.sync();
-  chunk_stage<DUAL>(job, team, kinds, 0, min(job.tokens, T), team.memory);
-  ptx_copy_commit();
-  for (int group = 0; group < groups; group++) {
-    const int    t0 = group * job.tokens, n = min(job.tokens, T - t0), rest = min(job.tokens, T - t0 - n);
-    const float *buffer = team.memory + (group & (job.buffers - 1)) * job.buffer;
-    if (job.buffers == 2 && group + 1 < groups)
-      chunk_stage<DUAL>(job, team, kinds, t0 + n, rest, team.memory + (~group & 1) * job.buffer);
-    ptx_copy_commit();
-    ptx_copy_wait<1>();
-    team.sync();
-    for (int i = warp; i * CHUNK < n; i += warps)
-      chunk_prepare<RULE>(c, buffer, i * CHUNK, reads, team.results + i * at::SIZE);
-    team.sync();
-#pragma unroll 1
-    for (int i = 0; i * CHUNK < n && mine; i++) {
-      const int     first = i * CHUNK, tokens = min((int)CHUNK, n - first), chunk = group * c.group + i;
-      const bool    has = c.before || chunk;
-      const int64_t row = mem_row(job, b, h) + (int64_t)(t0 + first) * job.row; /* in scratch */
-      const float  *cells = team.results + i * at::SIZE;
-      const float  *k = mem_token(job, buffer, MEM_K, 0, first), *k_t = mem_token(job, buffer, MEM_K, 1, first);
-      const float  *q = mem_token(job, buffer, MEM_Q, 0, first), *q_t = mem_token(job, buffer, MEM_Q, 1, first);
-      chunk_tile    u, u_t, o = {}, o_t = {};
-      chunk_left    a[2], a_t[2];
-      if (BACK && has) {
-        chunk_keep(S, j, c.S[0] + chunk_kept(c, b, h, chunk));
-        if constexpr (DUAL) chunk_keep(S_t, j, c.S[1] + chunk_kept(c, b, h, chunk));
-      }
-      if (reads && has) {
-        if constexpr (!DUAL) chunk_read<false>(S, q, ld, o);
-        else if (raw) chunk_read<false, true>(S, S_t, q, q_t, ld, o, o_t);
-        else chunk_read<false, false>(S, S_t, q, q_t, ld, o, o_t);
-      }
-      chunk_turned(mem_token(job, buffer, MEM_V, 0, first) + 16 * warp, job.ld[MEM_V], u);
-      if constexpr (DUAL) chunk_turned(mem_token(job, buffer, MEM_V, 1, first) + 16 * warp, job.ld[MEM_V], u_t);
-      if constexpr (DELTA) {
-        const float *beta = mem_token(job, buffer, MEM_BETA, 0, first);
-        const float *beta_t = mem_token(job, buffer, MEM_BETA, 1, first);
-        chunk_tile   e = {}, x = {};
-        if (has) {
-          if constexpr (DUAL) chunk_read<true, true>(S, S_t, k, k_t, ld, u, u_t);
-          else chunk_read<true>(S, k, ld, u);
-        }
-        chunk_lefts(u, a);
-        chunk_mix<false, false>(a, cells + at::I, e);
-        if (BACK) chunk_put(e, tokens, j, end, job.e[0] + row, job.row);
-        chunk_scale(e, beta, u);
-        if constexpr (DUAL) {
-          chunk_lefts(u, a);
-          chunk_mix<true, false>(a, cells + at::N_T, u_t);
-          chunk_scale(e, beta_t, x);
-          chunk_lefts(x, a);
-          chunk_mix<true, false>(a, cells + at::N, u_t);
-          chunk_lefts(u_t, a);
-          chunk_scale(e, beta_t, u_t);
-          chunk_zero(x);
-          chunk_mix<false, false>(a, cells + at::I, x);
-          if (BACK) chunk_put(x, tokens, j, end, job.e[1] + row, job.row);
-          chunk_scale_add(x, beta, u_t);
-        }
+  chunk_walk<RULE, false>(c, team, kinds, T, given, [&](const chunk_at &of) {
+    const bool    has = c.before || of.chunk;
+    const int64_t row = mem_row(job, b, h) + (int64_t)of.chunk * CHUNK * job.row; /* in scratch */
+    const float  *cells = of.cells;
+    auto          token = [&](int kind, int tangent) { return mem_token(job, of.buffer, kind, tangent, of.first); };
+    const float  *k = token(MEM_K, 0), *k_t = token(MEM_K, 1), *q = token(MEM_Q, 0), *q_t = token(MEM_Q, 1);
+    chunk_tile    u, u_t, o = {}, o_t = {};
+    chunk_left    a[2], a_t[2];
+    if (BACK && has) {
+      chunk_keep(S, j, c.S[0] + chunk_kept(c, b, h, of.chunk));
+      if constexpr (DUAL) chunk_keep(S_t, j, c.S[1] + chunk_kept(c, b, h, of.chunk));
+    }
+    if (reads && has) {
+      if constexpr (!DUAL) chunk_read<false>(S, q, ld, o);
+      else if (raw) chunk_read<false, true>(S, S_t, q, q_t, ld, o, o_t);
+      else chunk_read<false, false>(S, S_t, q, q_t, ld, o, o_t);
+    }
+    chunk_turned(token(MEM_V, 0) + 16 * warp, job.ld[MEM_V], u);
+    if constexpr (DUAL) chunk_turned(token(MEM_V, 1) + 16 * warp, job.ld[MEM_V], u_t);
+    if constexpr (DELTA) {
+      const float *beta = token(MEM_BETA, 0), *beta_t = token(MEM_BETA, 1);
+      chunk_tile   e = {}, x = {};
+      if (has) {
+        if constexpr (DUAL) chunk_read<true, true>(S, S_t, k, k_t, ld, u, u_t);
+        else chunk_read<true>(S, k, ld, u);
       }
       chunk_lefts(u, a);
-      if constexpr (DUAL) chunk_lefts(u_t, a_t);
-      if (reads) {
-        if constexpr (DUAL) {
-          chunk_mix<false, false>(a_t, cells + at::M, o_t);
-          chunk_mix<false, false>(a, cells + at::M_T, o_t);
-          if (raw) chunk_put(o_t, tokens, j, end, job.readings[1] + row, job.row);
-        }
-        if (!DUAL || raw) chunk_mix<false, false>(a, cells + at::M, o);
-        if (raw) chunk_put(o, tokens, j, end, job.readings[0] + row, job.row);
-        if (!raw && place >= 0)
-          chunk_put_wire(DUAL ? o_t : o, tokens, j, min(end, job.V), out, place + (int64_t)(t0 + first) * out.stride[0],
-                         mem_adds(out, offsets, b));
+      chunk_mix<false, false>(a, cells + at::I, e);
+      if (BACK) chunk_put(e, of.tokens, j, end, job.e[0] + row, job.row);
+      chunk_scale(e, beta, u);
+      if constexpr (DUAL) {
+        chunk_lefts(u, a);
+        chunk_mix<true, false>(a, cells + at::N_T, u_t);
+        chunk_scale(e, beta_t, x);
+        chunk_lefts(x, a);
+        chunk_mix<true, false>(a, cells + at::N, u_t);
+        chunk_lefts(u_t, a);
+        chunk_scale(e, beta_t, u_t);
+        chunk_zero(x);
+        chunk_mix<false, false>(a, cells + at::I, x);
+        if (BACK) chunk_put(x, of.tokens, j, end, job.e[1] + row, job.row);
+        chunk_scale_add(x, beta, u_t);
       }
-      if (!wanted && chunk + 1 == chunks) break;
-      if constexpr (DUAL) chunk_write<false>(a, a_t, k, k_t, ld, S, S_t);
-      else chunk_write<false>(a, k, ld, S);
     }
-    team.sync();
-    if (job.buffers == 1 && group + 1 < groups) chunk_stage<DUAL>(job, team, kinds, t0 + n, rest, team.memory);
-    if (job.buffers == 1) ptx_copy_commit();
-  }
-  if (wanted && mine) {
-    const mem_cells last(state, norm, b, h);
-    if constexpr (DUAL) chunk_save(job, last, j, end, S_t, b, h);
-    else chunk_save(job, last, j, end, S, b, h);
-  }
-  ptx_copy_wait<0>();
+    chunk_lefts(u, a);
+    if constexpr (DUAL) chunk_lefts(u_t, a_t);
+    if (reads) {
+      if constexpr (DUAL) {
+        chunk_mix<false, false>(a_t, cells + at::M, o_t);
+        chunk_mix<false, false>(a, cells + at::M_T, o_t);
+        if (raw) chunk_put(o_t, of.tokens, j, end, job.readings[1] + row, job.row);
+      }
+      if (!DUAL || raw) chunk_mix<false, false>(a, cells + at::M, o);
+      if (raw) chunk_put(o, of.tokens, j, end, job.readings[0] + row, job.row);
+      if (!raw && place >= 0)
+        chunk_put_wire(DUAL ? o_t : o, of.tokens, j, min(end, job.V), out, place + (int64_t)of.chunk * CHUNK * out.stride[0],
+                       mem_adds(out, offsets, b));
+    }
+    if (!wanted && of.chunk + 1 == chunks) return;
+    const float *last = DECAY ? cells + at::SIZE : k; /* keys as the chunk's end sees them */
+    const float *last_t = DECAY ? last + DUAL * (CHUNK + 1) * ld : k_t;
+    if constexpr (DECAY) chunk_fade_state<DUAL>(last + CHUNK * ld, last_t + CHUNK * ld, S, S_t);
+    if constexpr (DUAL) chunk_write<false>(a, a_t, last, last_t, ld, S, S_t);
+    else chunk_write<false>(a, last, ld, S);
+  });
+  if (!wanted || !mine) return;
+  const mem_cells last(state, norm, b, h);
+  if constexpr (DUAL) chunk_save(job, last, j, end, S_t, b, h);
+  else chunk_save(job, last, j, end, S, b, h);
 }
 
 template <class RULE, int NK>
@@ -568,10 +706,11 @@ static __global__ void __launch_bounds__(CHUNK_THREADS, 1) memory_chunk_down(con
 
 /* ---- forward and jvp ---- */
 
-/* the kernel of K */
-#define CHUNK_KERNEL(kernel, RULE, K)                                                       \
-  ((K) == 16 ? kernel<RULE, 2> : (K) == 32 ? kernel<RULE, 4> : RULE::DUAL || (K) == 64 ? kernel<RULE, 8> \
-                                                             : kernel<RULE, RULE::DUAL ? 8 : 16>)
+/* the kernel of K, of which the widest is chunk_most */
+#define CHUNK_TILES(RULE, n) (8 * (n) < chunk_most(RULE::DUAL, RULE::DECAY) ? (n) : chunk_most(RULE::DUAL, RULE::DECAY) / 8)
+#define CHUNK_KERNEL(kernel, RULE, K)                                                                       \
+  ((K) == 16 ? kernel<RULE, 2> : (K) == 32 ? kernel<RULE, 4> : (K) == 64 ? kernel<RULE, CHUNK_TILES(RULE, 8)> \
+                                                             : kernel<RULE, CHUNK_TILES(RULE, 16)>)
 
 template <class RULE>
 static inline mica_status chunk_run_down(const micak_memory *m, const mica_exec *exec, int32_t from) {
@@ -582,7 +721,7 @@ static inline mica_status chunk_run_down(const micak_memory *m, const mica_exec 
   if (status < 0 || job.B <= 0) return status;
   job.reads = (DUAL ? job.out.t.data : job.out.v.data) != NULL, job.raw = job.reads && job.divide;
   mem_down_scratch(&job, static_cast<float *>(exec->scratch), DUAL);
-  chunk_stages(&c, RULE::WRITES | 1u << MEM_Q, DUAL, chunk_cells<RULE>::SIZE);
+  chunk_stages(&c, RULE::WRITES | 1u << MEM_Q, DUAL, chunk_floats<RULE>(job));
   status = micak_launch(m->name, CHUNK_KERNEL(memory_chunk_down, RULE, c.K), mem_grid(&job), mem_block(&job),
                         mem_shared(&job), exec->stream, c);
   if constexpr (!RULE::DELTA)

@@ -9,7 +9,7 @@
 #ifndef MICA_KERNELS_COMMON_CUDA_MEMORY_UP_CUH
 #define MICA_KERNELS_COMMON_CUDA_MEMORY_UP_CUH
 
-#include "common/cuda_memory.cuh"
+#include "common/cuda_memory_parts.cuh"
 
 /* what a team has in shared memory behind the buffers, in floats */
 struct mem_up_layout {
@@ -392,7 +392,8 @@ static inline size_t mem_up_bytes(const micak_memory *m, int32_t shortest = 0, i
 }
 
 template <class RULE>
-static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0, int32_t longest = MEM_LONGEST) {
+static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec, int32_t shortest = 0,
+                                 int32_t longest = MEM_LONGEST) {
   constexpr bool DUAL = RULE::DUAL;
   mem_job        job = {};
   mica_status    status = mem_open(&job, m, shortest, longest);
@@ -419,7 +420,8 @@ static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec, i
                                job.H, job.T, columns, job.slices, columns, shortest, longest };
     status = mem_run_gather(m->name, parts, exec->stream);
   }
-  if (status >= 0) status = mem_gather_states(m->name, job, mem_result<DUAL>(job.state_in), mem_result<DUAL>(job.norm_in), exec->stream);
+  const mica_wire &state = mem_result<DUAL>(job.state_in), &norm = mem_result<DUAL>(job.norm_in);
+  if (status >= 0) status = mem_gather_states(m->name, job, state, norm, exec->stream);
   const mica_wire &moment = mem_result<DUAL>(job.moment_in);
   return status < 0 ? status : mem_gather_state(m->name, job, moment, job.moment, job.V, moment.stride[2], exec->stream);
 }

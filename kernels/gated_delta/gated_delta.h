@@ -6,8 +6,8 @@
  *
  * decay (B,T,H,A): A = 1, one factor a head, or A = K, one for each key channel; the factor itself, not its logarithm:
  * any number, 0 forgets. all else as in delta_rule.h: q, k (B,T,H,K), v, out (B,T,H,V), beta (B,T,H), absent: 1,
- * 1 <= K, V <= 256, state_in, state_out (B,H,K,V), forms (on CUDA both go token by token, in the same bits, and `chunk`
- * changes nothing), packed rows, aliasing, determinism, overflow.
+ * 1 <= K, V <= 256, state_in, state_out (B,H,K,V), forms (on CUDA K over 32 goes token by token
+ * in the faces with tangents), packed rows, aliasing, determinism, overflow.
  * a factor between 0 and 1 never makes S grow. products of factors are running products, never quotients: exact zeros
  * and underflow are forgetting, not NaN.
  * cost: delta_rule's and about 3 chunk T K flop forward, three times that backward and jvp, eight times backward_jvp.

@@ -67,10 +67,7 @@ CPU_DISPATCH(gated_delta_forward_with_jvp)
 CPU_DISPATCH(gated_delta_backward_with_jvp)
 REF_PROTOS(gated_delta);
 CUDA_PROTOS(gated_delta)
-#ifdef MICA_HAVE_CUDA
-void micak_gated_delta_backward_cuda_split(const void *args, mica_split *split);
-void micak_gated_delta_backward_jvp_cuda_split(const void *args, mica_split *split);
-#endif
+CUDA_SPLIT_PROTOS(gated_delta)
 static const mica_kernel kernels[] = {
   REF_KERNELS(gated_delta),
   { MICA_CPU, MICA_F32, MICA_FORWARD, micak_gated_delta_forward_cpu, split_forward },
@@ -79,10 +76,8 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_gated_delta_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_gated_delta_forward_with_jvp_cpu, split_forward_with_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_gated_delta_backward_with_jvp_cpu, split_backward_with_jvp },
-  CUDA_KERNELS_WITH(gated_delta, MICA_F32, NULL, micak_gated_delta_backward_cuda_split, NULL,
-                    micak_gated_delta_backward_jvp_cuda_split)
-  CUDA_KERNELS_WITH(gated_delta, MICA_BF16, NULL, micak_gated_delta_backward_cuda_split, NULL,
-                    micak_gated_delta_backward_jvp_cuda_split)
+  CUDA_KERNELS_SPLIT(gated_delta, MICA_F32)
+  CUDA_KERNELS_SPLIT(gated_delta, MICA_BF16)
 };
 
 #define BARE " state_in=none state_out=none"
@@ -110,6 +105,10 @@ static const mica_case cases[] = {
   { "B=1 T=2000 H=1 K=4 V=4 A=1 form=recurrent", MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=1 T=50 H=1 K=80 V=96 A=80", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 A=1 form=recurrent", MICA_CASE_SLOW },
+  { "B=2 T=24 H=1 K=8 V=9 A=8", MICA_CASE_PACKED },
+  { "B=1 T=3 H=1 K=33 V=18 A=33 form=chunked state_in=none", 0 },
+  { "B=1 T=37 H=1 K=20 V=33 A=1", 0 },
+  { "B=1 T=37 H=1 K=20 V=33 A=1 form=recurrent", MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=128 T=6 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32 A=1" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

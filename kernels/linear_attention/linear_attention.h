@@ -11,10 +11,10 @@
  * key channel (gated linear attention: Yang et al. 2023); the factor itself, as in gated_delta.h.
  * form: chunked computes tokens in chunks of `chunk` (0: by shape) by matrix products, recurrent token by token; the
  * same function. auto is chunked on the CPU; on CUDA a sequence of T tokens goes token by token while T (K + V) <= 352,
- * else in chunks, by its own length, whatever the longest is (there a chunk is 16 tokens whatever `chunk` says, and with a decay, K or V under 8, or
- * K over 128, over 64 in the faces with tangents, every form goes token by token, in the same bits). rows may be packed:
- * the sequences of all tasks one after another, each starting from its own state_in; an empty sequence has state_out =
- * state_in. outputs must not overlap inputs.
+ * else in chunks, by its own length, whatever the longest is (there a chunk is 16 tokens whatever `chunk` says, and K or V
+ * under 8, or K over 128, in the faces with tangents over 64, with decay 32, go token by token in every form, in the same
+ * bits). rows may be packed: the sequences of all tasks one after another, each starting from its own state_in; an empty sequence has
+ * state_out = state_in. outputs must not overlap inputs.
  * the denominator is not guarded beyond eps: with positive features it is positive; where it is 0, out is not finite.
  * nothing is saved: backward recomputes the states from one kept state a chunk, in scratch of (T / chunk) K V floats.
  * f32 state and sums whatever the storage; a state beyond the range of f32 is Inf, never wrapped. deterministic: the

@@ -4,12 +4,12 @@
 
 extern "C" mica_status micak_linear_attention_backward_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
-  return m.decay ? mem_up<mem_linear<false, true, true>>(&m, exec)
+  return m.decay ? memory_run_up<mem_linear<false, true, true>>(&m, exec)
                  : memory_run_up<mem_linear<false, false, true>>(&m, exec);
 }
 extern "C" void micak_linear_attention_backward_jvp_cuda_split(const void *args, mica_split *split) {
   const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
   split->units = split->grain = 1, split->rows = 0;
-  split->scratch_bytes = m.decay ? mem_up_bytes<mem_linear<false, true, true>>(&m)
+  split->scratch_bytes = m.decay ? memory_up_bytes<mem_linear<false, true, true>>(&m)
                                   : memory_up_bytes<mem_linear<false, false, true>>(&m);
 }

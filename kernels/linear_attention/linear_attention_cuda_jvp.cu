@@ -4,7 +4,7 @@
 
 extern "C" mica_status micak_linear_attention_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const micak_memory m = linear_attention_memory(static_cast<const mica_linear_attention_args *>(args));
-  return m.decay ? mem_down<mem_linear<false, true, true>>(&m, exec)
+  return m.decay ? memory_run_down<mem_linear<false, true, true>>(&m, exec)
                  : memory_run_down<mem_linear<false, false, true>>(&m, exec);
 }
 extern "C" void micak_linear_attention_jvp_cuda_split(const void *args, mica_split *split) {

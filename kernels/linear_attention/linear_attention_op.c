@@ -114,6 +114,8 @@ static const mica_case cases[] = {
   { "B=1 T=2000 H=1 K=4 V=4 form=recurrent" PLAIN, MICA_CASE_SAME | MICA_CASE_SLOW },
   { "B=2 T=37 H=1 K=20 V=33" PLAIN, MICA_CASE_PACKED },
   { "B=2 T=18 H=1 K=9 V=32 normalise=yes eps=0.01 decay=none", MICA_CASE_PACKED },
+  { "B=2 T=24 H=1 K=8 V=9 A=8 normalise=yes eps=0.01", MICA_CASE_PACKED },
+  { "B=1 T=17 H=1 K=16 V=20 state_in=none" FADING, 0 },
   { "B=1 T=50 H=1 K=80 V=96 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=70 V=130" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent" PLAIN, MICA_CASE_SLOW },
