@@ -60,7 +60,7 @@ FAULTS = {
         ("common/gemm.h", "linear", "  for (; kc > 0; kc--, a += GEMM_MR, b += ldb) gemm_term(mr, nv, a, b, sum);\n", ""),
         ("common/gemm.h", "linear", "_mm512_storeu_ps(to + (9 + j) * VW, _mm512_shuffle_f32x4(x1, x3, 0xdd));",
          "_mm512_storeu_ps(to + (9 + j) * VW, _mm512_shuffle_f32x4(x1, x3, 0x88));"),
-        ("linear/linear_cpu.c", "linear", "(N > LINEAR_COLS ? k * LINEAR_ROWS + i * kc : 0)", "0"),
+        ("linear/linear_cpu.c", "linear", "(N > LINEAR_COLS ? k * LINEAR_ROWS + i * kc : 0)", "(N > LINEAR_COLS ? k * LINEAR_ROWS : 0)"),
         ("linear/linear_cpu_params.c", "linear", "    if (rows[k] - rows[k - 1] != step) return 0;\n", "    if (k == kc - 1 && rows[k] - rows[k - 1] != step) return 0;\n"),
         ("linear/linear_cpu_params.c", "linear", "in_place ? ldb : GEMM_NR, 0,", "GEMM_NR, 0,"),
         ("common/gemm.h", "linear", "add ? v_load(from + h * VW) + sum[i][h] : sum[i][h];", "sum[i][h];"),
