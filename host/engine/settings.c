@@ -23,7 +23,7 @@ const mica_key micah_top_keys[] = {
   KEY(launch, "launch", MICA_KEY_INT, "0", 0, 1 << 24, NULL,
       "grains in flight at once; 0: what memory holds. changes no bit"),
   KEY(memory, "memory", MICA_KEY_INT, "1024", 1, 1 << 30, NULL, "MiB for activations and gradients of one launch"),
-  KEY(recompute, "recompute", MICA_KEY_REAL, "0.05", 0, 1, NULL,
+  KEY(recompute, "recompute", MICA_KEY_REAL, "0.07", 0, 1, NULL,
       "values computed again on the way back instead of kept, at most this part of the forward's flop. changes no bit"),
   KEY(checkpoint_every, "checkpoint_every", MICA_KEY_INT, "1000", 0, 1e12, NULL,
       "steps between checkpoints; 0: only at the end"),
