@@ -408,6 +408,8 @@ FAULTS = {
         ("common/cuda_solve.cuh", "ridge", "    __syncthreads();\n  }\n}\n/* m (n) becomes", "  }\n  __syncthreads();\n}\n/* m (n) becomes"),
         ("common/cuda_solve.cuh", "ridge", "    __syncwarp();\n    if (t.lane == 0) m[j] = z;", "    if (t.lane == 0) m[j] = z;"),
         ("common/cuda_solve.cuh", "ridge", "for (int i = own; k < all && i < t.I; i += SOLVE_LANES)", "for (int i = own; k < all && i + SOLVE_LANES <= t.I + own; i += SOLVE_LANES)"),
+        ("common/cuda_solve.cuh", "ridge", "job.scratch + (int64_t)blockIdx.x * job.own", "job.scratch"),
+        ("common/cuda_solve.cuh", "ridge", "(size_t)(job->own * solve_blocks(job))", "(size_t)job->own"),
         ("common/cuda_solve.cuh", "ridge", "solve_same(job.x_out, b) ||", ""),
         ("common/cuda_solve.cuh", "ridge", "const bool adds = p.add || plane_follows(p, b);", "const bool adds = plane_follows(p, b);"),
         ("ridge/ridge_cuda.cu", "ridge", " - ridge_t * V[k];", ";"),
