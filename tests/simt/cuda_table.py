@@ -45,6 +45,8 @@ DOUBLES = ("vectors of doubles are read by all lanes at once: 8 bytes a lane tak
 TURNED = ("rows of the chunk lie K + 8 apart, which reading by rows wants: where a product takes columns, a quarter of a warp reads rows "
           "0, 2, 4 and 6 of eight, and 0 and 4 share banks. Taking the odd row first in half of the lanes would mend it for a select a "
           "number, and instructions are what bounds these kernels")
+FADED = ("; with decay what runs down a chunk is read 16 bytes a lane, the same ones by half a warp: a pass for each quarter of it, and "
+         "rows of a lane's own key meet in banks")
 NEXT = ("states that lie in scratch have hidden units side by side; u, e and on the way back q- and k- are sums over them, a thread "
         "each: what it reads next lies in the same sectors")
 WHY = {
@@ -66,8 +68,8 @@ WHY = {
     "implicit_system": WHOLE_SUM,
     "implicit_vectors": WHOLE_SUM,
     "directions_dot": WHOLE_SUM,
-    "memory_chunk_down": TURNED,
-    "memory_chunk_walks": TURNED,
+    "memory_chunk_down": TURNED + FADED,
+    "memory_chunk_walks": TURNED + FADED,
     "memory_chunk_join": TURNED,
     "norm2_tree_kernel": "the tree adds neighbours first, so that bits do not depend on how many there are: later levels read doubles "
                          "that lie apart, one block over a few hundred of them",
