@@ -119,6 +119,7 @@ WORKLOADS = [
         # with more damping than the recipe: an untrained network's H has negative directions, along which rounding decides.
         # 16 steps carry a task over ties of relu and pooling, after which float32 and float64 part: of 32 tasks some always
         # do, of the first four none
-        (f"batch={tasks}", "grain=4", "optimizer.clip=0", "inner.damping=20"), tolerance=3e-2, compared=("batch=4",) * (tasks > 4))
+        (f"batch={tasks}", "grain=4", "optimizer.clip=0", "inner.damping=20"), tolerance=3e-2,
+        compared=("batch=4",) if tasks > 4 else ())
     for tasks in (4, 32)
 ]
