@@ -3,8 +3,8 @@
 
     python3 bench/tasks.py docs/recipes/maml_sinusoid.yaml grain=1000 [KEY=VALUE ...]
 
-every size is a process of its own; in each round all sizes take about as many tasks, and every other round goes the other
-way. red (exit code 1) where the median of a size's cost over that of the smallest, round by round, is more than 10 % off 1.
+every size is a process of its own; in each round every size runs in turn with the smallest, about as many tasks each, every
+other time the other way round. red (exit code 1) where the median of these pairs' ratios is more than 10 % off 1.
 """
 import json
 import os
@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SIZES, ROUNDS, MOST = (1_000, 3_000, 10_000, 30_000, 100_000), 9, 0.1
+SIZES, ROUNDS, MOST = (1_000, 3_000, 10_000, 30_000, 100_000), 25, 0.1
 
 
 def seconds(process, steps):
@@ -31,7 +31,7 @@ def seconds(process, steps):
 def main():
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         raise SystemExit(__doc__)
-    processes, cost = {}, {tasks: [] for tasks in SIZES}
+    processes, cost, ratios = {}, {tasks: [] for tasks in SIZES}, {tasks: [1] for tasks in SIZES[:1]}
     for tasks in SIZES:
         command = [os.path.join(ROOT, "build/release/bin/bench_train"), sys.argv[1], "steps=1000000", "checkpoint_every=0",
                    f"batch={tasks}"] + sys.argv[2:]
@@ -39,13 +39,15 @@ def main():
         processes[tasks].stdout.readline()
         seconds(processes[tasks], 1)
     for turn in range(ROUNDS):
-        for tasks in SIZES[::-1] if turn % 2 else SIZES:
-            took = seconds(processes[tasks], SIZES[-1] // tasks)
-            cost[tasks].append(1e6 * sum(took) / len(took) / tasks)
+        for size in SIZES[1:]:
+            for tasks in (size, SIZES[0]) if turn % 2 else (SIZES[0], size):
+                took = seconds(processes[tasks], SIZES[-1] // tasks)
+                cost[tasks].append(1e6 * sum(took) / len(took) / tasks)
+            ratios.setdefault(size, []).append(cost[size][-1] / cost[SIZES[0]][-1])
     red = 0
     print(f"{'tasks':>8} {'us a task':>10} {'least':>7} {'most':>7} {'of the smallest':>16}")
     for tasks in SIZES:
-        ratio = statistics.median(a / b for a, b in zip(cost[tasks], cost[SIZES[0]]))
+        ratio = statistics.median(ratios[tasks])
         red |= abs(ratio - 1) > MOST
         print(f"{tasks:8d} {statistics.median(cost[tasks]):10.2f} {min(cost[tasks]):7.2f} {max(cost[tasks]):7.2f} {ratio:16.3f}")
     return red
