@@ -326,7 +326,8 @@ static void check_slot(const ck_case *c, const ck_how *base, const ck_data *in, 
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) ck_free(all[i]);
 }
 
-/* all slots that a target has; in the dense layout also with each wire missing that may be */
+/* all slots that a target has; for dense tasks also without each wire that may be missing, and with one face's results
+ * summed over tasks */
 static void check_slots(const ck_case *c, ck_target t, const ck_layout *l, const ck_data *in, int brief) {
   const mica_kernel *kernel;
   int32_t phases;
@@ -345,6 +346,19 @@ static void check_slots(const ck_case *c, ck_target t, const ck_layout *l, const
       ck_where("%s '%s' %s %s, %s is NULL", c->op->name, c->text, ck_target_name(t), mica_face_name(slot),
                ck_wire_name(c, o, w));
       check_slot(c, &how, in, 0);
+    }
+    for (int i = 0; i < 2 && !l && !brief; i++) {
+      ck_layout summed;
+      int faces[2];
+      micak_faces(slot, faces);
+      memset(&summed, 0, sizeof summed);
+      for (int o = 0; o < c->op->n_operands; o++)
+        for (int w = 0; w < CK_WIRES; w++)
+          if (ck_access(c, faces[i], o, w) == 2) summed.kind[o][w] = CK_GROUPED;
+      how.layout = &summed;
+      ck_where("%s '%s' %s %s, what %s writes is summed", c->op->name, c->text, ck_target_name(t), mica_face_name(slot),
+               mica_face_name(faces[i]));
+      check_slot(c, &how, in, 1);
     }
   }
 }

@@ -241,6 +241,8 @@ FAULTS = {
         ("common/memory_cpu.h", "linear_attention", "if (shape == MICAK_MM_UPPER_A) from = i;", "if (shape == MICAK_MM_UPPER_A) from = i + 1 < to ? i + 1 : i;"),
         ("common/dual_cpu.h", "linear_attention", "if (i < n) s = v_fma(v_load(x + i), v_load(y + i), s);", ""),
         ("common/memory.c", "linear_attention", "m->T > C ? (m->T + C - 1) / C : 1", "m->T > C ? m->T / C : 1"),
+        ("common/memory.c", "linear_attention", "sums |= micak_ports_sum(", "sums = micak_ports_sum("),
+        ("common/memory.c", "linear_attention", "sums |= micak_ports_sum(", "sums = sums ? sums : i ? 0 : micak_ports_sum("),
         ("linear_attention/linear_attention_internal.h", "linear_attention", "int z = a->normalise ||", "int z ="),
     ],
     "srwm": [
