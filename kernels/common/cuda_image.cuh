@@ -27,6 +27,11 @@ static inline image_plane image_of_pixels(const mica_wire &w, const int32_t *off
 static inline bool image_by_four(const image_plane &m) {
   return plane_by_four(m.p) && (!m.p.data || (m.line % 4 == 0 && m.pixel % 4 == 0));
 }
+/* may 16 bytes, `each` channels, be taken at once? */
+static inline bool image_by(const image_plane &m, int32_t each) {
+  return !m.p.data || (m.p.col == 1 && (m.p.row | m.line | m.pixel) % each == 0 && m.p.task % each == 0 &&
+                       (uintptr_t)m.p.data % 16 == 0);
+}
 
 /* ---- device ---- */
 

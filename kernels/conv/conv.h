@@ -8,8 +8,9 @@
  *
  * accumulates: a pixel sums its terms in order of (ky, kx, i); w.d and b.d (td) sum images in task order, pixels in
  * order within each image; fp32, one fma a term where the machine has it. deterministic: the same bits for any cut into
- * units and any other images and tasks beside. on CUDA terms run over 8 channels at a time, each by (ky, kx, i), and w.d
- * and b.d add up chunks of 1024 pixels, or an image, which are then added in order.
+ * units and any other images and tasks beside. on CUDA terms run over 8 channels at a time, each by (ky, kx, i), but from
+ * 16 channels on in bf16 by (ky, kx, i) on the tensor cores, 16 summed at once; w.d and b.d add up chunks of 1024 pixels,
+ * or an image, which are then added in order.
  * cost of a forward: 2 B T P Q O I K K flop.
  * worked example: x ((1, 2), (3, 4)), w 1 x 1 of 2, b 1 -> y ((3, 5), (7, 9)). */
 #ifndef MICA_OPS_CONV_H

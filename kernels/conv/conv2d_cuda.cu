@@ -5,17 +5,6 @@
 
 enum { CONV_INPUTS_8 = 8, CONV_TAPS = 9, CONV_TERMS = CONV_INPUTS_8 * CONV_TAPS };
 
-struct conv_size {
-  int32_t h, w, c;
-};
-struct conv_job {
-  int64_t        B;
-  int32_t        T, K, pad, stride, wide, wide_out, terms;
-  conv_size      in, out_size;
-  const int32_t *offsets;
-  image_plane    x[2], w[2], out;
-  plane          bias;
-};
 /* threads have TR x TC of the ROWS pixels x COLS channels of a tile */
 template <int ROWS_, int COLS_, int TR_, int TC_>
 struct conv_shape {
@@ -24,14 +13,6 @@ struct conv_shape {
 };
 typedef conv_shape<64, 64, 8, 4>  conv_broad;
 typedef conv_shape<128, 16, 4, 4> conv_narrow;
-
-struct conv_pixel {
-  int32_t t, p, q;
-};
-PLANE_DEVICE conv_pixel conv_pixel_of(const conv_job &job, int32_t m) {
-  const int32_t line = m / job.out_size.w, t = line / job.out_size.h;
-  return { t, line - t * job.out_size.h, m - line * job.out_size.w };
-}
 
 /* ws[tap, input][column]: weights of `taps` taps from tap0 on, `inputs` inputs from c0 on, columns from n0 on */
 template <class S, bool UP>
@@ -148,14 +129,7 @@ static __global__ void __launch_bounds__(CONV_THREADS, 4) conv_images(const __gr
 #pragma unroll
         for (int r = 0; r < S::TR; r++) {
           if (m0 + ty + r >= M || n0 + tx >= job.out_size.c) continue;
-          const conv_pixel at = conv_pixel_of(job, m0 + ty + r);
-          const int64_t    first = image_at(job.out, at.t, at.p, at.q, n0 + tx);
-          if (job.wide_out) image_put<4>(job.out, out, first, acc[r], to.add || k > b);
-          else
-#pragma unroll
-            for (int c = 0; c < S::TC; c++)
-              if (n0 + tx + c < job.out_size.c)
-                plane_put(to, out, first + (int64_t)c * to.col, (double)acc[r][c], to.add || k > b);
+          conv_put(job, out, conv_pixel_of(job, m0 + ty + r), n0 + tx, acc[r], to.add || k > b);
         }
       }
     }
@@ -173,13 +147,13 @@ static mica_status conv_launch(const char *name, const conv_job &job, void *stre
 }
 static mica_status conv_run(const char *name, const mica_conv2d_args *a, bool up, const mica_wire &out,
                             const mica_wire *const (&x)[2], const mica_wire *const (&w)[2], const mica_wire *bias,
-                            void *stream) {
+                            const mica_exec *exec) {
   const conv_size sizes[2] = { { (int32_t)a->H, (int32_t)a->W, (int32_t)a->I },
                                { (int32_t)a->P, (int32_t)a->Q, (int32_t)a->O } };
   conv_job job = {};
   if (!out.data || a->B <= 0) return MICA_OK;
   job.B = a->B, job.T = (int32_t)a->T, job.K = (int32_t)a->K, job.pad = (int32_t)a->pad;
-  job.stride = (int32_t)a->stride, job.in = sizes[up], job.out_size = sizes[!up], job.offsets = conv_offsets(a);
+  job.stride = (int32_t)a->stride, job.up = up, job.in = sizes[up], job.out_size = sizes[!up], job.offsets = conv_offsets(a);
   job.out = image_of(out, up ? a->x.offsets : a->y.offsets);
   job.wide = job.in.c % 4 == 0, job.wide_out = job.out_size.c % 4 == 0 && image_by_four(job.out);
   if (bias) job.bias = plane_param(*bias);
@@ -194,6 +168,8 @@ static mica_status conv_run(const char *name, const mica_conv2d_args *a, bool up
   if (status >= 0) status = plane_check_task(name, a->T * job.in.h * job.in.w, job.in.c);
   if (status >= 0) status = plane_check_task(name, a->T * job.out_size.h * job.out_size.w + 128, job.out_size.c);
   if (status < 0) return status;
+  if (conv_by_tensor(job)) return conv_run_mma(name, job, exec);
+  void      *stream = exec->stream;
   const bool narrow = job.out_size.c <= conv_narrow::COLS;
   if (narrow)
     return up ? conv_launch<conv_narrow, true>(name, job, stream) : conv_launch<conv_narrow, false>(name, job, stream);
@@ -202,21 +178,20 @@ static mica_status conv_run(const char *name, const mica_conv2d_args *a, bool up
 
 extern "C" mica_status micak_conv2d_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_conv2d_args *a = static_cast<const mica_conv2d_args *>(args);
-  return conv_run("conv2d forward", a, false, a->y.v, { &a->x.v, NULL }, { &a->w.v, NULL }, &a->b.v, exec->stream);
+  return conv_run("conv2d forward", a, false, a->y.v, { &a->x.v, NULL }, { &a->w.v, NULL }, &a->b.v, exec);
 }
 extern "C" mica_status micak_conv2d_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_conv2d_args *a = static_cast<const mica_conv2d_args *>(args);
-  return conv_run("conv2d jvp", a, false, a->y.t, { &a->x.t, &a->x.v }, { &a->w.v, &a->w.t }, &a->b.t, exec->stream);
+  return conv_run("conv2d jvp", a, false, a->y.t, { &a->x.t, &a->x.v }, { &a->w.v, &a->w.t }, &a->b.t, exec);
 }
 extern "C" mica_status micak_conv2d_backward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_conv2d_args *a = static_cast<const mica_conv2d_args *>(args);
-  mica_status status = conv_run("conv2d backward", a, true, a->x.d, { &a->y.d, NULL }, { &a->w.v, NULL }, NULL,
-                                exec->stream);
+  mica_status status = conv_run("conv2d backward", a, true, a->x.d, { &a->y.d, NULL }, { &a->w.v, NULL }, NULL, exec);
   return status < 0 ? status : conv_params_cuda("conv2d backward", MICA_BACKWARD, a, exec);
 }
 extern "C" mica_status micak_conv2d_backward_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_conv2d_args *a = static_cast<const mica_conv2d_args *>(args);
   mica_status status = conv_run("conv2d backward_jvp", a, true, a->x.td, { &a->y.td, &a->y.d }, { &a->w.v, &a->w.t },
-                                NULL, exec->stream);
+                                NULL, exec);
   return status < 0 ? status : conv_params_cuda("conv2d backward_jvp", MICA_BACKWARD_JVP, a, exec);
 }

@@ -1,4 +1,4 @@
-/* conv2d on CUDA, what its two files share */
+/* conv2d on CUDA, what its files share */
 #ifndef MICA_KERNELS_CONV_CUDA_INTERNAL_CUH
 #define MICA_KERNELS_CONV_CUDA_INTERNAL_CUH
 
@@ -6,6 +6,51 @@
 #include "conv/conv2d_internal.h"
 
 enum { CONV_THREADS = 128 };
+
+/* ---- images from images ---- */
+
+struct conv_size {
+  int32_t h, w, c;
+};
+struct conv_job {
+  int64_t        B;
+  int32_t        T, K, pad, stride, up, wide, wide_out, terms;
+  conv_size      in, out_size;
+  const int32_t *offsets;
+  image_plane    x[2], w[2], out;
+  plane          bias;
+  char          *packed[2];                  /* weights by conv_pack */
+  int64_t        packed_task[2];             /* bytes from task to task; 0: all share one */
+};
+struct conv_pixel {
+  int32_t t, p, q;
+};
+PLANE_DEVICE conv_pixel conv_pixel_of(const conv_job &job, int32_t m) {
+  const int32_t line = m / job.out_size.w, t = line / job.out_size.h;
+  return { t, line - t * job.out_size.h, m - line * job.out_size.w };
+}
+/* four channels of a pixel from c on */
+PLANE_DEVICE void conv_put(const conv_job &job, char *out, const conv_pixel &at, int32_t c, const float (&v)[4],
+                           bool add) {
+  const int64_t first = image_at(job.out, at.t, at.p, at.q, c);
+  if (job.wide_out) image_put<4>(job.out, out, first, v, add);
+  else
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      if (c + i < job.out_size.c)
+        plane_put(job.out.p, out, first + (int64_t)i * job.out.p.col, (double)v[i], add);
+}
+
+/* on the tensor cores: operands of one type that they take, and channels that fill them */
+static inline bool conv_by_tensor(const conv_job &job) {
+  if (!conv_packs(job.in.c, job.out_size.c)) return false;
+  for (int s = 0; s < job.terms; s++)
+    if (job.x[s].p.dtype != MICA_BF16 || job.w[s].p.dtype != MICA_BF16) return false;
+  return job.terms > 0;
+}
+mica_status conv_run_mma(const char *name, conv_job job, const mica_exec *exec);
+
+/* ---- all ---- */
 
 /* w (B,O,I,K,K): image o has lines ky, pixels kx and channels i */
 static inline image_plane conv_weights_of(const mica_wire &w) {

@@ -76,11 +76,30 @@ static inline size_t conv_sum_bytes(const mica_conv2d_args *a, const mica_wire *
   if (!w->data || conv_chunks(a, most) == 1) return 0;
   return (size_t)(2 * conv_chunks(a, a->B * a->T) * cells) * sizeof(float);
 }
+/* weights laid out for the tensor cores: of images with so many channels in and out, and their bytes for a wire */
+static inline int conv_packs(int64_t in, int64_t out) { return in >= 16 && out >= 8; }
+static inline int64_t conv_packed_cells(int64_t K, int64_t in, int64_t out) {
+  return conv_round(out) * K * K * conv_round(in);
+}
+static inline size_t conv_packed_bytes(const mica_conv2d_args *a, int back, int dual) {
+  const mica_wire *w[2] = { &a->w.v, &a->w.t };
+  size_t bytes = 0;
+  if (!conv_packs(back ? a->O : a->I, back ? a->I : a->O)) return 0;
+  for (int n = 0; n < 1 + dual; n++)
+    if (w[n]->data)
+      bytes += (size_t)((w[n]->slot || w[n]->task_stride ? a->B : 1) * conv_packed_cells(a->K, a->I, a->O)) *
+               mica_dtype_size(w[n]->dtype);
+  return bytes;
+}
 static inline size_t conv_scratch_bytes(const mica_conv2d_args *a, int face) {
+  int dual = face == MICA_JVP || face == MICA_BACKWARD_JVP, back = face == MICA_BACKWARD || face == MICA_BACKWARD_JVP;
+  size_t packed = conv_packed_bytes(a, back, dual);
+  if (!back) return packed;
   int bit = face == MICA_BACKWARD ? MICA_D : MICA_TD;
   size_t w = conv_sum_bytes(a, conv_wire(&a->w, bit), a->O * a->I * a->K * a->K);
   size_t b = conv_sum_bytes(a, conv_wire(&a->b, bit), a->O);
-  return w > b ? w : b;
+  size_t sums = w > b ? w : b;
+  return sums > packed ? sums : packed;      /* one after the other */
 }
 
 #endif

@@ -86,6 +86,8 @@ static void split_sums(const mica_conv2d_args *a, int face, mica_split *split) {
 static void split_params(const void *args, mica_split *split) { split_sums(args, MICA_BACKWARD, split); }
 static void split_params_jvp(const void *args, mica_split *split) { split_sums(args, MICA_BACKWARD_JVP, split); }
 
+CUDA_SPLIT(cuda_split_forward, mica_conv2d_args, conv_scratch_bytes(a, MICA_FORWARD))
+CUDA_SPLIT(cuda_split_jvp, mica_conv2d_args, conv_scratch_bytes(a, MICA_JVP))
 CUDA_SPLIT(cuda_split_backward, mica_conv2d_args, conv_scratch_bytes(a, MICA_BACKWARD))
 CUDA_SPLIT(cuda_split_backward_jvp, mica_conv2d_args, conv_scratch_bytes(a, MICA_BACKWARD_JVP))
 
@@ -106,8 +108,10 @@ static const mica_kernel kernels[] = {
   { MICA_CPU, MICA_F32, MICA_JVP, micak_conv2d_jvp_cpu, split_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_conv2d_backward_jvp_cpu, split_backward_jvp },
   { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_conv2d_backward_jvp_params_cpu, split_params_jvp },
-  CUDA_KERNELS_WITH(conv2d, MICA_F32, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
-  CUDA_KERNELS_WITH(conv2d, MICA_BF16, NULL, cuda_split_backward, NULL, cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(conv2d, MICA_F32, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
+                    cuda_split_backward_jvp)
+  CUDA_KERNELS_WITH(conv2d, MICA_BF16, cuda_split_forward, cuda_split_backward, cuda_split_jvp,
+                    cuda_split_backward_jvp)
 };
 
 static const mica_case cases[] = {
@@ -122,6 +126,10 @@ static const mica_case cases[] = {
   { "B=1 T=1 H=2 W=2 I=2 O=34 K=2 pad=1", 0 },
   { "B=1 T=2 H=5 W=7 I=12 O=20 K=3 pad=1", 0 },  /* on CUDA 16 bytes at a time, several tiles and slabs */
   { "B=1 T=3 H=20 W=20 I=1 O=2 K=1", 0 },        /* on CUDA two chunks of images */
+  /* on CUDA by the tensor cores: several tiles of pixels and channels and slabs of both, ragged */
+  { "B=1 T=2 H=4 W=9 I=40 O=34 K=2 pad=1", 0 },
+  { "B=2 T=2 H=6 W=5 I=24 O=16 K=3 pad=1 stride=2", MICA_CASE_PACKED },
+  { "B=1 T=1 H=13 W=10 I=18 O=17 K=4 b=none", 0 },
   { "B=4 T=25 H=28 W=28 I=1 O=64 K=3 pad=1", MICA_CASE_BENCH },
   { "B=4 T=25 H=14 W=14 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=25 H=3 W=3 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH },

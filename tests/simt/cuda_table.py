@@ -94,7 +94,7 @@ WHY = {
 LIKE = {"elementwise": ("gelu", "sqrt", "add", "div", "where")}
 # cases that launch kernels which no bench case does; all others but slow ones are looked through when these are not enough
 LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("attention", "193"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"),
-              ("mlp_memory", "11"))
+              ("mlp_memory", "11"), ("conv2d", "12"))
 # attention where the peers time it: (tasks, rows, heads, columns), causal; one task and one head of it run
 SHAPES = ((512, 41, 8, 32), (512, 82, 8, 32), (512, 128, 8, 32), (4, 1024, 8, 64))
 GPUS = ("H100", "H200")
