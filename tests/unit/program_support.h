@@ -36,6 +36,8 @@ typedef struct bench {
   int            runs;                  /* one after another, bound anew each time; 0: one */
   int            per_task;              /* parameters have their own place for each task */
   int            params_only;           /* no derivatives of inputs */
+  const int32_t *param_slot, *slot;     /* of parameters, with per_task, and of inputs by task; NULL: their own */
+  uint32_t       add;                   /* MICA_ADD: cotangents of parameters on top of what is there */
   void         (*look)(const mica_executor *x, void *to); /* NULL, or: at the executor when it has run */
   void          *look_to;
   int            n_params, n_inputs, n_outputs;
@@ -192,19 +194,20 @@ static inline void bench_run(mica_context *context, bench *b) {
   int wires = b->passes & MICA_PASS_JVP ? 4 : b->passes & MICA_PASS_BACKWARD ? 2 : 1;
   for (int w = 0; w < wires; w++) {
     t[n] = to_type(d, b->param[w], b->param_count, b->dtype);
-    OK(mica_executor_set_params(x, wire_bits[w], t[n++].at, stride, NULL, 0));
+    OK(mica_executor_set_params(x, wire_bits[w], t[n++].at, stride, b->param_slot, w == 1 || w == 3 ? b->add : 0));
   }
   for (int i = 0; i < b->n_inputs; i++) {
     mica_value value = mica_program_get_input(b->program, i);
+    const int64_t own = b->slot ? b->input_count[i] / b->tasks : -1;
     if (b->index[i]) {
       t[n] = of_indices(d, b->index[i], b->input_count[i]);
-      mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
+      mica_wire wire = { .data = t[n++].at, .task_stride = own, .slot = b->slot };
       OK(mica_executor_set_value(x, value, MICA_V, &wire));
       continue;
     }
     for (int w = 0; w < (b->params_only ? 1 : wires); w++) {
       t[n] = to_type(d, b->input[i][w], b->input_count[i], b->dtype);
-      mica_wire wire = { .data = t[n++].at, .task_stride = -1 };
+      mica_wire wire = { .data = t[n++].at, .task_stride = own, .slot = b->slot };
       OK(mica_executor_set_value(x, value, wire_bits[w], &wire));
     }
   }
@@ -309,7 +312,7 @@ static inline void check_same(const bench *a, const bench *b, double tolerance) 
   int wires = a->passes & b->passes & MICA_PASS_JVP ? 4 : 2;
   for (int w = 1; w < wires; w += 2) {
     for (int64_t i = 0; i < a->param_count; i++) near(b->param[w][i], a->param[w][i], tolerance, "param", i);
-    for (int k = 0; k < a->n_inputs; k++)
+    for (int k = 0; k < a->n_inputs && !a->params_only; k++)
       for (int64_t i = 0; !a->index[k] && i < a->input_count[k]; i++)
         near(b->input[k][w][i], a->input[k][w][i], tolerance, "input", i);
   }

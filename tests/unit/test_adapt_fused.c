@@ -156,45 +156,16 @@ static void test_no_data(void **state) {
     const int64_t wide = way & 1 ? 100 : 8;
     const shape s = { 3, { 2, 9, wide, wide }, 4, "tanh", 1, MICA_RATE_ONE, 0, 0, 2, 0, 0, way >> 1 };
     mica_program *p = few_shot(context, &s);
-    bench b = bench_of(&s, p, 0, 0);
-    double *d[2];
+    bench b[2];
     for (int kind = 0; kind < 2; kind++) {
-      mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
-      mica_executor *x;
-      micah_device *device;
-      const char *path;
-      typed t[8];
-      d[kind] = zeros_of(b.param_count);
-      options.backend = kind ? MICA_CPU : MICA_REF, options.passes = b.passes, options.tasks = tasks;
-      options.rows = b.rows, options.longest = b.longest;
-      OK(micah_context_device(context, options.backend, 0, &device));
-      OK(mica_executor_create(context, p, &options, &x));
-      OK(mica_adapt_get_path(x, 0, &path));
-      assert_string_equal(path, kind ? "mlp+loss" : "steps");
-      set_sizes(x, &b);
-      t[0] = to_type(device, b.param[0], b.param_count, MICA_F32);
-      t[1] = to_type(device, d[kind], b.param_count, MICA_F32);
-      OK(mica_executor_set_params(x, MICA_V, t[0].at, 0, NULL, 0));
-      OK(mica_executor_set_params(x, MICA_D, t[1].at, 0, NULL, 0));
-      for (int i = 0; i < 4; i++) {
-        t[2 + i] = b.index[i] ? of_indices(device, b.index[i], b.input_count[i])
-                              : to_type(device, b.input[i][0], b.input_count[i], MICA_F32);
-        mica_wire wire = { .data = t[2 + i].at, .task_stride = b.input_count[i] / tasks, .slot = slot };
-        OK(mica_executor_set_value(x, mica_program_get_input(p, i), MICA_V, &wire));
-      }
-      for (int i = 0; i < 2; i++) {
-        t[6 + i] = to_type(device, b.output[i][1], b.output_count[i], MICA_F32);
-        mica_wire wire = { .data = t[6 + i].at, .task_stride = -1 };
-        OK(mica_executor_set_value(x, mica_program_get_output(p, i), MICA_D, &wire));
-      }
-      OK(mica_executor_run(x, b.passes, NULL));
-      for (int i = 0; i < 8; i++) from_type(device, &t[i]);
-      mica_executor_destroy(x);
+      b[kind] = bench_of(&s, p, 0, 0);
+      b[kind].backend = kind ? MICA_CPU : MICA_REF, b[kind].slot = slot;
+      b[kind].look = went, b[kind].look_to = (void *)(kind ? "mlp+loss" : "steps");
+      bench_run(context, &b[kind]);
     }
-    for (int64_t k = 0; k < b.param_count; k++) near(d[1][k], d[0][k], 1e-4, "param", k);
-    free(d[0]);
-    free(d[1]);
-    bench_free(&b);
+    check_same(&b[0], &b[1], 1e-4);
+    bench_free(&b[0]);
+    bench_free(&b[1]);
     mica_program_destroy(p);
   }
   mica_context_destroy(context);

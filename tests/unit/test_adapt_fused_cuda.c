@@ -37,59 +37,26 @@ static void test_shapes(void **state) {
 }
 
 /* weights in slots: cotangents are summed by slot, on top of what is there; none of a slot of -1 */
-static void run_slots(mica_context *context, mica_program *p, const bench *b, int backend, double *d_params) {
-  static const int32_t slot[FEW] = { 1, 1, 0, -1, 2 };
-  const int64_t count = mica_program_param_count(p);
-  mica_executor_options options = MICA_EXECUTOR_OPTIONS_INIT;
-  mica_executor *x;
-  micah_device *d;
-  typed t[8];
-  options.backend = backend, options.passes = b->passes, options.tasks = FEW;
-  options.rows = b->rows, options.longest = b->longest;
-  mica_value wants[32];
-  for (int i = 0; (wants[i] = mica_program_get_param(p, i)) >= 0; i++) options.n_wants = i + 1;
-  options.wants = wants;
-  OK(micah_context_device(context, backend, 0, &d));
-  OK(mica_executor_create(context, p, &options, &x));
-  set_sizes(x, b);
-  t[0] = to_type(d, b->param[0], 3 * count, MICA_F32), t[1] = to_type(d, d_params, 3 * count, MICA_F32);
-  OK(mica_executor_set_params(x, MICA_V, t[0].at, count, slot, 0));
-  OK(mica_executor_set_params(x, MICA_D, t[1].at, count, slot, MICA_ADD));
-  for (int i = 0; i < 4; i++) {
-    t[2 + i] = to_type(d, b->input[i][0], b->input_count[i], MICA_F32);
-    mica_wire wire = { .data = t[2 + i].at, .task_stride = -1 };
-    OK(mica_executor_set_value(x, mica_program_get_input(p, i), MICA_V, &wire));
-  }
-  for (int i = 0; i < 2; i++) {
-    t[6 + i] = to_type(d, b->output[i][1], b->output_count[i], MICA_F32);
-    mica_wire wire = { .data = t[6 + i].at, .task_stride = -1 };
-    OK(mica_executor_set_value(x, mica_program_get_output(p, i), MICA_D, &wire));
-  }
-  OK(mica_executor_run(x, b->passes, NULL));
-  for (int i = 0; i < 8; i++) from_type(d, &t[i]);
-  mica_executor_destroy(x);
-}
-
 static void test_slots(void **state) {
   (void)state;
   need_cuda(1);
+  static const int32_t slot[FEW] = { 1, 1, 0, -1, 2 };
   mica_context *context;
   OK(mica_context_create(NULL, &context));
   for (int64_t last = 0; last < 3; last += 2) {  /* truncated: nothing of the starts */
     const shape s = { 2, { 2, 6, 1 }, 7, "tanh", 1, MICA_RATE_TENSOR, 1, 0, 3, last, 0, 0 };
     tasks = FEW;
     mica_program *p = few_shot(context, &s);
-    bench b = bench_of(&s, p, 1, 1);
-    double *sums[2];
+    bench b[2];
     for (int i = 0; i < 2; i++) {
-      sums[i] = zeros_of(3 * mica_program_param_count(p));
-      for (int64_t k = 0; k < 3 * mica_program_param_count(p); k++) sums[i][k] = 1 + (double)(k % 3);
-      run_slots(context, p, &b, i ? MICA_CUDA : MICA_CPU, sums[i]);
+      b[i] = bench_of(&s, p, 1, 1);
+      b[i].backend = i ? MICA_CUDA : MICA_CPU, b[i].param_slot = slot, b[i].add = MICA_ADD;
+      for (int64_t k = 0; k < b[i].param_count; k++) b[i].param[1][k] = 1 + (double)(k % 3);
+      bench_run(context, &b[i]);
     }
-    for (int64_t k = 0; k < 3 * mica_program_param_count(p); k++) near(sums[1][k], sums[0][k], 2e-6, "sum", k);
-    free(sums[0]);
-    free(sums[1]);
-    bench_free(&b);
+    for (int64_t k = 0; k < b[0].param_count; k++) near(b[1].param[1][k], b[0].param[1][k], 2e-6, "sum", k);
+    bench_free(&b[0]);
+    bench_free(&b[1]);
     mica_program_destroy(p);
   }
   mica_context_destroy(context);
