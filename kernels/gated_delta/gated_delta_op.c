@@ -1,4 +1,5 @@
 /* table of gated_delta */
+#include "common/cases.h"
 #include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
@@ -109,6 +110,7 @@ static const mica_case cases[] = {
   { "B=1 T=3 H=1 K=33 V=18 A=33 form=chunked state_in=none", 0 },
   { "B=1 T=37 H=1 K=20 V=33 A=1", 0 },
   { "B=1 T=37 H=1 K=20 V=33 A=1 form=recurrent", MICA_CASE_SAME | MICA_CASE_SLOW },
+  { "B=1 T=18 H=1 K=65 V=130 A=65 form=chunked", MICA_CASE_LENGTHS | MICA_CASE_SLOW },
   { "B=128 T=6 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32 A=1" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

@@ -1,4 +1,5 @@
 /* table of linear_attention */
+#include "common/cases.h"
 #include "common/cuda.h"
 #include "common/isa.h"
 #include "common/ref.h"
@@ -119,6 +120,7 @@ static const mica_case cases[] = {
   { "B=1 T=50 H=1 K=80 V=96 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=70 V=130" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent" PLAIN, MICA_CASE_SLOW },
+  { "B=1 T=18 H=1 K=65 V=130 form=chunked normalise=yes eps=0.01", MICA_CASE_LENGTHS | MICA_CASE_SLOW },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
