@@ -1,7 +1,5 @@
 /* table of delta_rule */
-#include "common/cuda.h"
-#include "common/isa.h"
-#include "common/ref.h"
+#include "common/memory_op.h"
 #include "delta_rule/delta_rule_internal.h"
 
 extern const mica_op mica_op_delta_rule;
@@ -12,12 +10,8 @@ static const mica_dim dims[] = {
   { "B", AT(B) }, { "T", AT(T) }, { "H", AT(H) }, { "K", AT(K) }, { "V", AT(V) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
-  { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
+  MEMORY_PARAMS,
 };
-#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
-#define READS_OUT MICA_READS(0, MICA_D, 0, MICA_D | MICA_TD)
 static const mica_operand operands[] = {
   { "q", "B T H K", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "queries" },
   { "k", "B T H K", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_SIMPLEX, NULL,
@@ -36,42 +30,8 @@ static mica_status infer(void *args) {
   micak_memory m = delta_rule_memory(args);
   return micak_memory_check(&m);
 }
-#define SPLIT(name, FACE)                                            \
-  static void split_##name(const void *args, mica_split *split) {    \
-    micak_memory m = delta_rule_memory(args);                  \
-    micak_memory_split(&m, FACE, split);                             \
-  }
-SPLIT(forward, MICA_FORWARD)
-SPLIT(backward, MICA_BACKWARD)
-SPLIT(jvp, MICA_JVP)
-SPLIT(backward_jvp, MICA_BACKWARD_JVP)
-SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
-SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
-static void cost(const void *args, int face, double *flop, double *bytes) {
-  micak_memory m = delta_rule_memory(args);
-  micak_memory_cost(&m, face, flop, bytes);
-}
-
-CPU_DISPATCH(delta_rule_forward)
-CPU_DISPATCH(delta_rule_backward)
-CPU_DISPATCH(delta_rule_jvp)
-CPU_DISPATCH(delta_rule_backward_jvp)
-CPU_DISPATCH(delta_rule_forward_with_jvp)
-CPU_DISPATCH(delta_rule_backward_with_jvp)
-REF_PROTOS(delta_rule);
-CUDA_PROTOS(delta_rule)
-CUDA_SPLIT_PROTOS(delta_rule)
-static const mica_kernel kernels[] = {
-  REF_KERNELS(delta_rule),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_delta_rule_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_delta_rule_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_delta_rule_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_delta_rule_backward_jvp_cpu, split_backward_jvp },
-  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_delta_rule_forward_with_jvp_cpu, split_forward_with_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_delta_rule_backward_with_jvp_cpu, split_backward_with_jvp },
-  CUDA_KERNELS_SPLIT(delta_rule, MICA_F32)
-  CUDA_KERNELS_SPLIT(delta_rule, MICA_BF16)
-};
+MEMORY_FACES(delta_rule)
+static const mica_kernel kernels[] = { MEMORY_KERNELS(delta_rule) };
 
 #define BARE " state_in=none state_out=none"
 static const mica_case cases[] = {

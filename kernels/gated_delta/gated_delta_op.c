@@ -1,8 +1,6 @@
 /* table of gated_delta */
 #include "common/cases.h"
-#include "common/cuda.h"
-#include "common/isa.h"
-#include "common/ref.h"
+#include "common/memory_op.h"
 #include "gated_delta/gated_delta_internal.h"
 
 extern const mica_op mica_op_gated_delta;
@@ -14,12 +12,8 @@ static const mica_dim dims[] = {
   { "A", AT(A) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
-  { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
+  MEMORY_PARAMS,
 };
-#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
-#define READS_OUT MICA_READS(0, MICA_D, 0, MICA_D | MICA_TD)
 static const mica_operand operands[] = {
   { "q", "B T H K", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_ANY, NULL, "queries" },
   { "k", "B T H K", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_SIMPLEX, NULL,
@@ -44,42 +38,8 @@ static mica_status infer(void *args) {
                       (long long)a->A, (long long)a->K);
   return micak_memory_check(&m);
 }
-#define SPLIT(name, FACE)                                            \
-  static void split_##name(const void *args, mica_split *split) {    \
-    micak_memory m = gated_delta_memory(args);                  \
-    micak_memory_split(&m, FACE, split);                             \
-  }
-SPLIT(forward, MICA_FORWARD)
-SPLIT(backward, MICA_BACKWARD)
-SPLIT(jvp, MICA_JVP)
-SPLIT(backward_jvp, MICA_BACKWARD_JVP)
-SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
-SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
-static void cost(const void *args, int face, double *flop, double *bytes) {
-  micak_memory m = gated_delta_memory(args);
-  micak_memory_cost(&m, face, flop, bytes);
-}
-
-CPU_DISPATCH(gated_delta_forward)
-CPU_DISPATCH(gated_delta_backward)
-CPU_DISPATCH(gated_delta_jvp)
-CPU_DISPATCH(gated_delta_backward_jvp)
-CPU_DISPATCH(gated_delta_forward_with_jvp)
-CPU_DISPATCH(gated_delta_backward_with_jvp)
-REF_PROTOS(gated_delta);
-CUDA_PROTOS(gated_delta)
-CUDA_SPLIT_PROTOS(gated_delta)
-static const mica_kernel kernels[] = {
-  REF_KERNELS(gated_delta),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_gated_delta_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_gated_delta_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_gated_delta_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_gated_delta_backward_jvp_cpu, split_backward_jvp },
-  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_gated_delta_forward_with_jvp_cpu, split_forward_with_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_gated_delta_backward_with_jvp_cpu, split_backward_with_jvp },
-  CUDA_KERNELS_SPLIT(gated_delta, MICA_F32)
-  CUDA_KERNELS_SPLIT(gated_delta, MICA_BF16)
-};
+MEMORY_FACES(gated_delta)
+static const mica_kernel kernels[] = { MEMORY_KERNELS(gated_delta) };
 
 #define BARE " state_in=none state_out=none"
 static const mica_case cases[] = {
@@ -110,7 +70,8 @@ static const mica_case cases[] = {
   { "B=1 T=3 H=1 K=33 V=18 A=33 form=chunked state_in=none", 0 },
   { "B=1 T=37 H=1 K=20 V=33 A=1", 0 },
   { "B=1 T=37 H=1 K=20 V=33 A=1 form=recurrent", MICA_CASE_SAME | MICA_CASE_SLOW },
-  { "B=1 T=18 H=1 K=65 V=130 A=65 form=chunked", MICA_CASE_LENGTHS | MICA_CASE_SLOW },
+  { "B=1 T=18 H=1 K=65 V=130 A=65 form=chunked", MICA_CASE_LENGTHS },
+  { "B=1 T=18 H=1 K=9 V=130 A=1 form=chunked", MICA_CASE_LENGTHS },
   { "B=128 T=6 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32 A=1" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16 A=1" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

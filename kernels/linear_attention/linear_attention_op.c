@@ -1,8 +1,6 @@
 /* table of linear_attention */
 #include "common/cases.h"
-#include "common/cuda.h"
-#include "common/isa.h"
-#include "common/ref.h"
+#include "common/memory_op.h"
 #include "linear_attention/linear_attention_internal.h"
 
 extern const mica_op mica_op_linear_attention;
@@ -14,14 +12,10 @@ static const mica_dim dims[] = {
   { "A", AT(A) },
 };
 static const mica_param params[] = {
-  { "form", MICA_PARAM_CHOICE, AT(form), MICAK_MEMORY_AUTO, 0, 2, "auto|chunked|recurrent",
-    "how it is computed: by matrix products of chunks, or token by token; auto: by shape" },
-  { "chunk", MICA_PARAM_INT, AT(chunk), 0, 0, 1024, NULL, "tokens of a chunk, 0: by shape" },
+  MEMORY_PARAMS,
   { "normalise", MICA_PARAM_CHOICE, AT(normalise), 0, 0, 1, "no|yes", "divide by the reading of the sum of keys" },
   { "eps", MICA_PARAM_REAL, AT(eps), 0, 0, 1e6, NULL, "added to the denominator" },
 };
-#define READS_IN MICA_READS(MICA_V, MICA_V, MICA_V | MICA_T, MICA_V | MICA_T)
-#define READS_OUT MICA_READS(0, MICA_D, 0, MICA_D | MICA_TD)
 static const mica_operand operands[] = {
   { "q", "B T H K", AT(q), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "queries, after the feature map" },
   { "k", "B T H K", AT(k), MICA_IN, READS_IN, MICA_WRITES_IN, MICA_POSITIVE, NULL, "keys, after the feature map" },
@@ -48,42 +42,8 @@ static mica_status infer(void *args) {
   micak_memory m = linear_attention_memory(args);
   return micak_memory_check(&m);
 }
-#define SPLIT(name, FACE)                                            \
-  static void split_##name(const void *args, mica_split *split) {    \
-    micak_memory m = linear_attention_memory(args);                  \
-    micak_memory_split(&m, FACE, split);                             \
-  }
-SPLIT(forward, MICA_FORWARD)
-SPLIT(backward, MICA_BACKWARD)
-SPLIT(jvp, MICA_JVP)
-SPLIT(backward_jvp, MICA_BACKWARD_JVP)
-SPLIT(forward_with_jvp, MICA_FORWARD_WITH_JVP)
-SPLIT(backward_with_jvp, MICA_BACKWARD_WITH_JVP)
-static void cost(const void *args, int face, double *flop, double *bytes) {
-  micak_memory m = linear_attention_memory(args);
-  micak_memory_cost(&m, face, flop, bytes);
-}
-
-CPU_DISPATCH(linear_attention_forward)
-CPU_DISPATCH(linear_attention_backward)
-CPU_DISPATCH(linear_attention_jvp)
-CPU_DISPATCH(linear_attention_backward_jvp)
-CPU_DISPATCH(linear_attention_forward_with_jvp)
-CPU_DISPATCH(linear_attention_backward_with_jvp)
-REF_PROTOS(linear_attention);
-CUDA_PROTOS(linear_attention)
-CUDA_SPLIT_PROTOS(linear_attention)
-static const mica_kernel kernels[] = {
-  REF_KERNELS(linear_attention),
-  { MICA_CPU, MICA_F32, MICA_FORWARD, micak_linear_attention_forward_cpu, split_forward },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD, micak_linear_attention_backward_cpu, split_backward },
-  { MICA_CPU, MICA_F32, MICA_JVP, micak_linear_attention_jvp_cpu, split_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_JVP, micak_linear_attention_backward_jvp_cpu, split_backward_jvp },
-  { MICA_CPU, MICA_F32, MICA_FORWARD_WITH_JVP, micak_linear_attention_forward_with_jvp_cpu, split_forward_with_jvp },
-  { MICA_CPU, MICA_F32, MICA_BACKWARD_WITH_JVP, micak_linear_attention_backward_with_jvp_cpu, split_backward_with_jvp },
-  CUDA_KERNELS_SPLIT(linear_attention, MICA_F32)
-  CUDA_KERNELS_SPLIT(linear_attention, MICA_BF16)
-};
+MEMORY_FACES(linear_attention)
+static const mica_kernel kernels[] = { MEMORY_KERNELS(linear_attention) };
 
 #define BARE " decay=none state_in=none state_out=none norm_in=none norm_out=none"
 #define FADING " norm_in=none norm_out=none"
@@ -120,7 +80,8 @@ static const mica_case cases[] = {
   { "B=1 T=50 H=1 K=80 V=96 normalise=yes decay=none", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=70 V=130" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent" PLAIN, MICA_CASE_SLOW },
-  { "B=1 T=18 H=1 K=65 V=130 form=chunked normalise=yes eps=0.01", MICA_CASE_LENGTHS | MICA_CASE_SLOW },
+  { "B=1 T=18 H=1 K=65 V=130 form=chunked normalise=yes eps=0.01", MICA_CASE_LENGTHS },
+  { "B=1 T=18 H=1 K=9 V=130 A=9 form=chunked", MICA_CASE_LENGTHS },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
