@@ -237,6 +237,13 @@ static const mica_case attention_cases[] = {
   { "B=512 T=128 S=128 H=8 G=8 D=32" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=1024 S=1024 H=8 G=8 D=64" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=1 T=4 S=5 H=1 G=1 D=256 mask=full slopes=none" NO_MASK, 0 }, /* a bias, and heads that fill shared memory */
+  /* on CUDA: shapes of tiles that no case above takes, by heads, rows and keys */
+  { "B=1 T=17 S=34 H=1 G=1 D=36 kernel=fma" BARE, 0 },
+  { "B=1 T=34 S=5 H=1 G=1 D=36 kernel=fma" BARE, 0 },
+  { "B=1 T=34 S=5 H=1 G=1 D=68 kernel=fma" BARE, 0 },
+  { "B=1 T=3 S=18 H=1 G=1 D=132" BARE, 0 },
+  { "B=1 T=5 S=6 H=1 G=1 D=8 kernel=mma" BARE, 0 },
+  { "B=1 T=3 S=130 H=1 G=1 D=36 mask=full" BARE, 0 },
 };
 
 /* two keys of equal score: p = 1/2 everywhere, out = 2. row 0: dp = (1, 3), delta 2, ds = (-1/2, 1/2), k.d = ds q = ds.

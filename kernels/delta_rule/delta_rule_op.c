@@ -62,6 +62,8 @@ static const mica_case cases[] = {
   { "B=1 T=50 H=1 K=80 V=96", MICA_CASE_SLOW },
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent", MICA_CASE_SLOW },
   { "B=3 T=7 H=2 K=5 V=3" BARE, MICA_CASE_PACKED },
+  /* on CUDA chunks of other widths of key */
+  { "B=1 T=2 H=1 K=65 V=8 form=chunked state_in=none", 0 },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },

@@ -152,6 +152,7 @@ static const mica_case linear_cases[] = {
   { "B=1 R=3 I=4 O=101", 0 },
   { "B=2 R=147 I=260 O=17", 0 },            /* w packed for all calls, rows packed, two blocks of terms */
   { "B=2 R=41 I=272 O=100", 0 },            /* rows as panels: blocks of terms and of columns, a last panel of ten rows */
+  { "B=2 R=65 I=32 O=193 res=none", 0 },    /* on CUDA tensor cores and large tiles of a small device */
   { "B=64 R=82 I=256 O=768", MICA_CASE_BENCH },
   { "B=64 R=82 I=256 O=1024 act=gelu res=none", MICA_CASE_BENCH },
   { "B=64 R=82 I=1024 O=256", MICA_CASE_BENCH },

@@ -96,9 +96,13 @@ static mica_status product_run_as(const product_job &job, void *stream) {
                       product_grid(job, S::ROWS, S::COLS), dim3(S::THREADS), product_split<S>::BYTES, stream, job);
 }
 
-/* the tile changes no bits: the larger one where it gives most multiprocessors of a large GPU two blocks */
+/* the tile changes no bits: the larger one where it gives nine of ten multiprocessors two blocks */
 mica_status product_run_tf32(const product_job &job, void *stream) {
-  const dim3 grid = product_grid(job, product_large::ROWS, product_large::COLS);
-  return (uint64_t)grid.x * grid.y * grid.z >= 240 ? product_run_as<product_large>(job, stream)
+  const dim3  grid = product_grid(job, product_large::ROWS, product_large::COLS);
+  int         device = 0, units = 0;
+  cudaError_t code = cudaGetDevice(&device);
+  if (code == cudaSuccess) code = cudaDeviceGetAttribute(&units, cudaDevAttrMultiProcessorCount, device);
+  if (code != cudaSuccess) return micak_cuda_error("cudaDeviceGetAttribute", job.name, code);
+  return (uint64_t)grid.x * grid.y * grid.z * 10 >= (uint64_t)units * 18 ? product_run_as<product_large>(job, stream)
                                                    : product_run_as<product_middle>(job, stream);
 }

@@ -82,6 +82,10 @@ static const mica_case cases[] = {
   { "B=1 T=20 H=1 K=256 V=200 form=recurrent" PLAIN, MICA_CASE_SLOW },
   { "B=1 T=18 H=1 K=65 V=130 form=chunked normalise=yes eps=0.01", MICA_CASE_LENGTHS },
   { "B=1 T=18 H=1 K=9 V=130 A=9 form=chunked", MICA_CASE_LENGTHS },
+  /* on CUDA chunks of other widths of key */
+  { "B=1 T=2 H=1 K=65 V=8 form=chunked state_in=none" PLAIN, 0 },
+  { "B=1 T=2 H=1 K=18 V=8 A=18 form=chunked state_in=none norm_in=none norm_out=none", 0 },
+  { "B=1 T=2 H=1 K=33 V=8 A=1 form=chunked state_in=none norm_in=none norm_out=none", 0 },
   { "B=128 T=6 H=16 K=16 V=16" BARE, MICA_CASE_BENCH },
   { "B=8 T=256 H=8 K=32 V=32" BARE, MICA_CASE_BENCH },
   { "B=16 T=64 H=16 K=16 V=16" BARE, MICA_CASE_BENCH | MICA_CASE_SLOW },
