@@ -38,10 +38,12 @@ FAULTS = [  # name, what is wrong
 ]
 # those of sm_90a are in a program of their own beside the other, PROGRAM_sm90, where nvcc has built it
 SM90 = "tile_"
+# device memory closed to the host by the page table, for processors without protection keys
+PAGES = ("page table", {"MICA_SIMT_PROTECT": "2"})
 # as tests/run runs them, checks on: (what it is called, environment)
 CHECKED = {
-    "simt": [("", {}), ("lazy streams", {"MICA_SIMT_LAZY_STREAMS": "1"})],
-    "simt-asan": [("", {}), ("lazy streams", {"MICA_SIMT_LAZY_STREAMS": "1"})],
+    "simt": [("", {}), ("lazy streams", {"MICA_SIMT_LAZY_STREAMS": "1"}), PAGES],
+    "simt-asan": [("", {}), ("lazy streams", {"MICA_SIMT_LAZY_STREAMS": "1"}), PAGES],
     "ptxsim": [("", {}), ("uninitialised", {"PTXSIM_UNINIT": "1"}), ("lazy streams", {"PTXSIM_LAZY_STREAMS": "1"})],
     "gpu": [("", {})],
 }
