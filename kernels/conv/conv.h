@@ -8,9 +8,10 @@
  *
  * accumulates: a pixel sums its terms in order of (ky, kx, i); w.d and b.d (td) sum images in task order, pixels in
  * order within each image; fp32, one fma a term where the machine has it. deterministic: the same bits for any cut into
- * units and any other images and tasks beside. on CUDA terms run over 8 channels at a time, each by (ky, kx, i), but from
- * 16 channels on in bf16 by (ky, kx, i) on the tensor cores, 16 summed at once; w.d and b.d add up chunks of 1024 pixels,
- * or an image, which are then added in order.
+ * units and any other images and tasks beside. on CUDA terms run over 8 channels at a time, each by (ky, kx, i), but where
+ * 16 channels or more are summed over by (ky, kx, i) on the tensor cores, 16 at once in bf16, 32 in fp32 as three tf32
+ * products; w.d and b.d add up chunks of 1024 pixels, or an image, which are then added in order, w.d of 16 outputs or more
+ * on the tensor cores. factors of two types run without them.
  * cost of a forward: 2 B T P Q O I K K flop.
  * worked example: x ((1, 2), (3, 4)), w 1 x 1 of 2, b 1 -> y ((3, 5), (7, 9)). */
 #ifndef MICA_OPS_CONV_H

@@ -168,7 +168,8 @@ static mica_status conv_run(const char *name, const mica_conv2d_args *a, bool up
   if (status >= 0) status = plane_check_task(name, a->T * job.in.h * job.in.w, job.in.c);
   if (status >= 0) status = plane_check_task(name, a->T * job.out_size.h * job.out_size.w + 128, job.out_size.c);
   if (status < 0) return status;
-  if (conv_by_tensor(job)) return conv_run_mma(name, job, exec);
+  if (conv_by_tensor(job.in.c, job.x, job.w, job.terms))
+    return (job.x[0].p.dtype == MICA_BF16 ? conv_images_bf16 : conv_images_tf32)(name, job, exec);
   void      *stream = exec->stream;
   const bool narrow = job.out_size.c <= conv_narrow::COLS;
   if (narrow)

@@ -41,14 +41,8 @@ PLANE_DEVICE void conv_put(const conv_job &job, char *out, const conv_pixel &at,
         plane_put(job.out.p, out, first + (int64_t)i * job.out.p.col, (double)v[i], add);
 }
 
-/* on the tensor cores: operands of one type that they take, and channels that fill them */
-static inline bool conv_by_tensor(const conv_job &job) {
-  if (!conv_packs(job.in.c, job.out_size.c)) return false;
-  for (int s = 0; s < job.terms; s++)
-    if (job.x[s].p.dtype != MICA_BF16 || job.w[s].p.dtype != MICA_BF16) return false;
-  return job.terms > 0;
-}
-mica_status conv_run_mma(const char *name, conv_job job, const mica_exec *exec);
+mica_status conv_images_bf16(const char *name, const conv_job &job, const mica_exec *exec);
+mica_status conv_images_tf32(const char *name, const conv_job &job, const mica_exec *exec);
 
 /* ---- all ---- */
 
@@ -75,6 +69,13 @@ PLANE_DEVICE void conv_fma(const float *a, const float *b, float (&acc)[R][C]) {
   for (int r = 0; r < R; r++)
 #pragma unroll
     for (int c = 0; c < C; c++) acc[r][c] = fmaf(av[r], bv[c], acc[r][c]);
+}
+
+/* on the tensor cores: factors all of one type, and channels that fill them */
+static inline bool conv_by_tensor(int64_t channels, const image_plane *x, const image_plane *w, int terms) {
+  for (int s = 0; s < terms; s++)
+    if (x[s].p.dtype != x[0].p.dtype || w[s].p.dtype != x[0].p.dtype) return false;
+  return conv_fills(channels);
 }
 
 /* w.d and b.d, or w.td and b.td */

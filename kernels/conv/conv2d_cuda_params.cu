@@ -1,61 +1,10 @@
 /* cotangents of conv2d's parameters on CUDA. a block has a tile of outputs x (tap, input) and a chunk of images of a
  * slot group, counted from the group's first: chunks of a group that has several lie in scratch and are added up in
  * order by a second launch, so the bits depend neither on other groups nor on their number. */
-#include "conv/conv2d_cuda_internal.cuh"
+#include "conv/conv2d_cuda_params.cuh"
 
 enum { PARAM_ROWS = 64, PARAM_COLS = 64, PARAM_PIXELS = 16, PARAM_LD = 68, PARAM_TR = 8, PARAM_TC = 4 };
 enum { BIAS_COLUMNS = 32, BIAS_LANES = 8, REDUCE_THREADS = 256, CHUNK_BLOCKS = 32 };
-
-struct conv_sum {
-  int32_t        B, each;                    /* images of a chunk */
-  int32_t        T, H, W, I, P, Q, O, K, pad, stride, wide, terms; /* wide: dy's outputs 16 bytes at once */
-  int32_t        d_t, d_p, d_q;              /* PARAM_PIXELS as images, lines, pixels */
-  const int32_t *offsets;
-  image_plane    x[2], dy[2], out;           /* out: w, or b as w with one input and one tap */
-  float         *partial;
-};
-
-/* a slot group from task b on */
-struct conv_group {
-  int32_t end, first, images, chunks;        /* first: images before it */
-};
-PLANE_DEVICE conv_group conv_group_of(const conv_sum &job, int32_t b) {
-  const plane &w = job.out.p;
-  conv_group   g;
-  g.end = b + 1;
-  if (!w.slot) g.end = w.task ? b + 1 : job.B;
-  else
-    while (g.end < job.B && w.slot[g.end] == w.slot[b]) g.end++;
-  g.first = job.offsets ? job.offsets[b] - job.offsets[0] : b * job.T;
-  g.images = job.offsets ? job.offsets[g.end] - job.offsets[b] : (g.end - b) * job.T;
-  g.chunks = g.images > job.each ? (g.images + job.each - 1) / job.each : 1;
-  return g;
-}
-/* chunks begin a chunk's images apart within a group, so at most two that are not alone begin in one stretch of that
- * length: a group's last and the next group's first */
-PLANE_DEVICE float *conv_partial(const conv_sum &job, const conv_group &g, int32_t chunk, int64_t cells) {
-  return job.partial + (2 * (g.first / job.each + chunk) + (chunk == 0)) * cells;
-}
-/* the parts of a chunk: images t0 to t1 of task k */
-struct conv_part {
-  int32_t k, begin, end, base, t0, t1;       /* base: images of the group before task k */
-  __device__ __forceinline__ conv_part(const conv_sum &job, const conv_group &g, int32_t b, int32_t chunk)
-      : k(b), begin(chunk * job.each), end(min(begin + job.each, g.images)), base(0) {
-    if (!job.offsets && job.T) k += begin / job.T, base = begin / job.T * job.T;
-  }
-  /* false: there is none left */
-  __device__ __forceinline__ bool enter(const conv_sum &job, const conv_group &g) {
-    for (; k < g.end && base < end; next(job)) {
-      t0 = max(begin - base, 0), t1 = min(end - base, rows(job));
-      if (t0 < t1) return true;
-    }
-    return false;
-  }
-  __device__ __forceinline__ void next(const conv_sum &job) { base += rows(job), k++; }
-  __device__ __forceinline__ int32_t rows(const conv_sum &job) const {
-    return (int32_t)wire_rows(job.offsets, k, job.T);
-  }
-};
 
 /* a thread's columns, tap and input; WIDE: x's inputs 16 bytes at once, the first of four alone */
 template <bool WIDE>
@@ -161,21 +110,11 @@ static __global__ void __launch_bounds__(CONV_THREADS, WIDE ? 3 : 2) conv_weight
             for (int n = 0; n < PARAM_PIXELS; n++) conv_fma(&sd[turn][n][ty], &sx[turn][n][tx], acc);
           }
         }
-      float *partial = g.chunks > 1 ? conv_partial(job, g, chunk, (int64_t)job.O * columns) : NULL;
-      char  *out = plane_task(job.out.p, b);
+      const conv_result to(job, g, b, chunk);
 #pragma unroll
-      for (int c = 0; c < PARAM_TC; c++) {
-        const int32_t column = j0 + tx + c, tap = column / job.I, i = column - tap * job.I;
+      for (int c = 0; c < PARAM_TC; c++)
 #pragma unroll
-        for (int r = 0; r < PARAM_TR; r++) {
-          const int32_t o = o0 + ty + r;
-          if (o >= job.O || column >= columns) continue;
-          if (partial) partial[(int64_t)o * columns + column] = acc[r][c];
-          else
-            plane_put(job.out.p, out, image_at(job.out, o, tap / job.K, tap % job.K, i), (double)acc[r][c],
-                      job.out.p.add);
-        }
-      }
+        for (int r = 0; r < PARAM_TR; r++) to.put(job, o0 + ty + r, j0 + tx + c, acc[r][c]);
       __syncthreads();
     }
   }
@@ -252,14 +191,13 @@ mica_status conv_params_cuda(const char *name, int face, const mica_conv2d_args 
     job.offsets = conv_offsets(a), job.partial = static_cast<float *>(exec->scratch);
     job.out = which ? image_strided(out, NULL, 0, 0, 0) : conv_weights_of(out);
     job.d_q = PARAM_PIXELS % job.Q, job.d_p = PARAM_PIXELS / job.Q % job.P, job.d_t = PARAM_PIXELS / job.Q / job.P;
-    job.wide = job.O % 4 == 0;
-    bool wide_x = job.I % 4 == 0;
+    job.wide = job.O % 4 == 0, job.wide_x = job.I % 4 == 0;
     for (int s = 0; s < 2; s++) {
       if (which ? s > 0 : !x[s] || !x[s]->data || !dy[s]->data) continue;
       const int n = job.terms++;
       job.dy[n] = image_of(*dy[s], a->y.offsets);
       if (!which) job.x[n] = image_of(*x[s], a->x.offsets);
-      job.wide = job.wide && image_by_four(job.dy[n]), wide_x = wide_x && image_by_four(job.x[n]);
+      job.wide = job.wide && image_by_four(job.dy[n]), job.wide_x = job.wide_x && image_by_four(job.x[n]);
     }
     const plane all[] = { job.out.p, job.x[0].p, job.x[1].p, job.dy[0].p, job.dy[1].p };
     mica_status status = plane_check(name, all, 5);
@@ -272,14 +210,16 @@ mica_status conv_params_cuda(const char *name, int face, const mica_conv2d_args 
     const unsigned groups = together ? 1 : micak_task_blocks(a->B);
     const unsigned deep = !together && !apart && chunks > CHUNK_BLOCKS ? CHUNK_BLOCKS : micak_task_blocks(chunks);
     const int64_t  across = (columns + PARAM_COLS - 1) / PARAM_COLS, high = (a->O + PARAM_ROWS - 1) / PARAM_ROWS;
+    const dim3     grid(micak_blocks(across * high, 1), groups, deep);
     if (which)
       status = micak_launch(name, conv_bias<BIAS_COLUMNS * BIAS_LANES>,
                             dim3(micak_blocks(a->O, BIAS_COLUMNS), groups, deep), dim3(BIAS_COLUMNS, BIAS_LANES), 0,
                             exec->stream, job);
+    else if (conv_by_tensor(job.O, job.x, job.dy, job.terms))
+      status = (job.x[0].p.dtype == MICA_BF16 ? conv_sums_bf16 : conv_sums_tf32)(name, job, grid, exec->stream);
     else
-      status = micak_launch(name, wide_x ? conv_weights<true> : conv_weights<false>,
-                            dim3(micak_blocks(across * high, 1), groups, deep),
-                            dim3(CONV_THREADS), 0, exec->stream, job);
+      status = micak_launch(name, job.wide_x ? conv_weights<true> : conv_weights<false>, grid, dim3(CONV_THREADS), 0,
+                            exec->stream, job);
     if (status >= 0 && chunks > 1)
       status = micak_launch(name, conv_reduce<REDUCE_THREADS>,
                             dim3(micak_blocks(a->O * columns, REDUCE_THREADS), groups), dim3(REDUCE_THREADS), 0, exec->stream, job);

@@ -76,15 +76,17 @@ static inline size_t conv_sum_bytes(const mica_conv2d_args *a, const mica_wire *
   if (!w->data || conv_chunks(a, most) == 1) return 0;
   return (size_t)(2 * conv_chunks(a, a->B * a->T) * cells) * sizeof(float);
 }
-/* weights laid out for the tensor cores: of images with so many channels in and out, and their bytes for a wire */
-static inline int conv_packs(int64_t in, int64_t out) { return in >= 16 && out >= 8; }
+/* channels that are summed over, or O of w.d, fill the tensor cores. no word of rows: their number may depend on the other
+ * tasks */
+static inline int conv_fills(int64_t channels) { return channels >= 16; }
+/* bytes of weights laid out for them */
 static inline int64_t conv_packed_cells(int64_t K, int64_t in, int64_t out) {
   return conv_round(out) * K * K * conv_round(in);
 }
 static inline size_t conv_packed_bytes(const mica_conv2d_args *a, int back, int dual) {
   const mica_wire *w[2] = { &a->w.v, &a->w.t };
   size_t bytes = 0;
-  if (!conv_packs(back ? a->O : a->I, back ? a->I : a->O)) return 0;
+  if (!conv_fills(back ? a->O : a->I)) return 0;
   for (int n = 0; n < 1 + dual; n++)
     if (w[n]->data)
       bytes += (size_t)((w[n]->slot || w[n]->task_stride ? a->B : 1) * conv_packed_cells(a->K, a->I, a->O)) *

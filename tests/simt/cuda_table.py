@@ -79,6 +79,8 @@ WHY = {
     "conv_images": SHARED.format("4 to 8 fmas") + "; weights go to shared memory in the order in which they are read, a tap or an input after another",
     "conv_weights": SHARED.format("4 to 8 fmas") + "; w lies as (O,I,K,K): the results of a tap are K x K numbers apart, and the blocks of "
                     "the other taps write the rest of each sector",
+    "conv_weights_mma": "w lies as (O,I,K,K): the results of a tap are K x K numbers apart, and the blocks of the other taps write the rest "
+                        "of each sector",
     "mlp_loop": SHARED.format("2 to 4 fmas") + "; where theta does not fit into shared memory a lane reads a row of weights, whose sectors "
                 "serve its next reads too; and sums of tasks of several chunks lie in scratch, where a warp takes a few neighbours of each row; the row of 64 threads is a unit test's that keeps u out of shared memory and cuts rows into chunks of 4. with "
                 "theta and u there, tasks of one chunk ask for 1.01 to 1.17 times what they need, others for up to 1.55",
@@ -94,7 +96,7 @@ WHY = {
 LIKE = {"elementwise": ("gelu", "sqrt", "add", "div", "where")}
 # cases that launch kernels which no bench case does; all others but slow ones are looked through when these are not enough
 LOOK_FIRST = (("attention", "13"), ("attention", "20"), ("attention", "193"), ("linear", "3"), ("delta_rule", "6"), ("gelu", "1"), ("add", "1"),
-              ("mlp_memory", "11"), ("conv2d", "12"))
+              ("mlp_memory", "11"))
 # attention where the peers time it: (tasks, rows, heads, columns), causal; one task and one head of it run
 SHAPES = ((512, 41, 8, 32), (512, 82, 8, 32), (512, 128, 8, 32), (4, 1024, 8, 64))
 GPUS = ("H100", "H200")

@@ -1,11 +1,11 @@
 /* conv2d on CUDA, images from images on the tensor cores: pixels x (tap, input) times (tap, input) x outputs. weights are
  * first laid out in scratch, inputs side by side; pixels come 32 inputs of a tap at a time, as rows of a tile of the common
  * products, zeros outside the image. terms run by (ky, kx, i), then the second product's: no tile shows in the bits. */
-#include "common/cuda_tile_bf16.cuh"
-#include "common/cuda_tile_tf32.cuh"
-#include "conv/conv2d_cuda_internal.cuh"
+#ifndef MICA_KERNELS_CONV_CUDA_MMA_IMAGES_CUH
+#define MICA_KERNELS_CONV_CUDA_MMA_IMAGES_CUH
 
-enum { MMA_TERMS = 32, MMA_BUFFERS = 3 };
+#include "conv/conv2d_cuda_mma.cuh"
+
 enum { PACK = 32, PACK_TAPS = 9, PACK_LD = PACK * PACK_TAPS + 1, PACK_THREADS = 256 };
 
 static __host__ __device__ __forceinline__ int32_t mma_round(int32_t channels) { return (channels + 31) / 32 * 32; }
@@ -59,36 +59,27 @@ static __global__ void __launch_bounds__(PACK_THREADS) conv_pack(const __grid_co
 
 /* ---- products ---- */
 
-template <class S>
-struct conv_half {
-  typedef uint16_t ELEMENT, BITS;
-  typedef S        SHAPE;
-  enum { LD = half_side<S::ROWS>::K_LD, BUFFER = (S::ROWS + S::COLS) * LD, BLOCKS = 4 };
-  static __device__ __forceinline__ void multiply(const uint16_t *a, const uint16_t *b, int row, int col,
-                                                  float (&acc)[S::A][4 * S::B][4]) {
-    half_multiply<S>(a, b, true, true, row, col, acc);
-  }
-};
-typedef conv_half<tile_shape<2, 1, 2, 2, MMA_TERMS>> half_broad;  /* 64 pixels x 64 outputs */
-typedef conv_half<tile_shape<2, 1, 4, 1, MMA_TERMS>> half_narrow; /* 128 x 32 */
-
 /* the steps of a tile: a thread copies every other 16-byte piece of its rows */
 template <class P>
-struct conv_walk {
+struct image_walk {
   typedef typename P::ELEMENT E;
   enum { EACH = 16 / sizeof(E), AT_ONCE = CONV_THREADS / 2, ROWS = P::SHAPE::ROWS / AT_ONCE };
+  enum { ALONG_K = 1, A_SIZE = P::SHAPE::ROWS * P::K_LD, BUFFER = A_SIZE + P::SHAPE::COLS * P::K_LD };
   const conv_job &job;
   const int32_t   k, row, piece, n0;
-  int32_t         s, ky, kx, c;
+  int32_t         s, ky, kx, c, col;
   conv_pixel      at[ROWS];                  /* where tap (0, 0) is; t < 0: behind the last */
   const char     *x;
-  const E        *from[ROWS], *w;            /* NULL: zeros */
+  const E        *from[ROWS], *w;
+  bool            there[ROWS];               /* false: zeros */
 
-  __device__ __forceinline__ conv_walk(const conv_job &job_, int32_t k_, int32_t m0, int32_t M, int32_t n0_)
+  __device__ __forceinline__ image_walk(const conv_job &job_, int32_t k_, int32_t m0, int32_t M, int32_t n0_)
       : job(job_), k(k_), row((int32_t)threadIdx.x / 16 * 8 + (int32_t)threadIdx.x % 8),
-        piece((int32_t)threadIdx.x / 8 % 2 * EACH), n0(n0_), s(-1), ky(job.K), kx(0), c(job.in.c) {
+        piece((int32_t)threadIdx.x / 8 % 2 * EACH), n0(n0_), s(-1), ky(job.K), kx(0), c(job.in.c), col(0),
+        x(NULL), w(NULL) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
+      from[j] = NULL;
       at[j] = conv_pixel_of(job, m0 + row + j * AT_ONCE);
       if (m0 + row + j * AT_ONCE >= M) at[j].t = -1;
       at[j].p = job.up ? at[j].p + job.pad : at[j].p * job.stride - job.pad;
@@ -98,6 +89,8 @@ struct conv_walk {
   /* the next 32 terms, the first at first; false: no more */
   __device__ __forceinline__ bool next() {
     w += MMA_TERMS;
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) from[j] += MMA_TERMS * (int64_t)col;
     if ((c += MMA_TERMS) < job.in.c) return true;
     c = 0;
     if (++kx == job.K) kx = 0, ky++;
@@ -107,7 +100,7 @@ struct conv_walk {
         if (++s >= job.terms) return false;
         x = plane_task(job.x[s].p, k), task = plane_task(job.w[s].p, k);
       } while (!x || !task);
-      ky = kx = 0;
+      ky = kx = 0, col = job.x[s].p.col;
       w = reinterpret_cast<const E *>(job.packed[s] + k * job.packed_task[s]) +
           (int64_t)(n0 + row) * job.K * job.K * mma_round(job.in.c) + piece;
     }
@@ -120,31 +113,30 @@ struct conv_walk {
         inside = inside && ph * job.stride == h && pv * job.stride == v;
         h = ph, v = pv;
       }
-      inside = inside && h < job.in.h && v < job.in.w;
-      from[j] = inside ? reinterpret_cast<const E *>(x) + image_at(job.x[s], at[j].t, h, v, piece) : NULL;
+      there[j] = inside && h < job.in.h && v < job.in.w;
+      from[j] = reinterpret_cast<const E *>(x) + (there[j] ? image_at(job.x[s], at[j].t, h, v, piece) : 0);
     }
     return true;
   }
   __device__ __forceinline__ void copy(E *to) const {
-    to += row * P::LD + piece;
-#pragma unroll
-    for (int j = 0; j < ROWS; j++)
-#pragma unroll
-      for (int i = 0; i < MMA_TERMS; i += 2 * EACH) {
-        E *piece_to = to + j * AT_ONCE * P::LD + i;
-        const int32_t left = from[j] ? job.in.c - c - piece - i : 0;
-        if (job.wide) ptx_copy_async<16>(piece_to, left > 0 ? from[j] + c + i : (const E *)x, left > 0);
-        else
-#pragma unroll
-          for (int e = 0; e < EACH; e++)
-            piece_to[e] = e < left ? from[j][(int64_t)(c + i + e) * job.x[s].p.col] : E(0);
-      }
-    if (row >= P::SHAPE::COLS) return;
-    to += P::SHAPE::ROWS * P::LD;
+    const int32_t left = job.in.c - c - piece;
+    to += row * P::K_LD + piece;
 #pragma unroll
     for (int i = 0; i < MMA_TERMS; i += 2 * EACH)
-      ptx_copy_async<16>(to + i, n0 + row < mma_round(job.out_size.c) ? w + i : (const E *)x,
-                         n0 + row < mma_round(job.out_size.c));
+      if (row < P::SHAPE::COLS) ptx_copy_async<16>(to + A_SIZE + i, w + i, n0 + row < mma_round(job.out_size.c));
+    if (job.wide) {
+#pragma unroll
+      for (int j = 0; j < ROWS; j++)
+#pragma unroll
+        for (int i = 0; i < MMA_TERMS; i += 2 * EACH)
+          ptx_copy_async<16>(to + j * AT_ONCE * P::K_LD + i, from[j] + i, there[j] && i < left);
+    } else {
+#pragma unroll
+      for (int j = 0; j < ROWS; j++)
+#pragma unroll
+        for (int i = 0; i < MMA_TERMS; i += 2 * EACH)
+          conv_gather(to + j * AT_ONCE * P::K_LD + i, from[j] + (int64_t)i * col, col, there[j] ? left - i : 0);
+    }
   }
 };
 
@@ -176,21 +168,8 @@ static __global__ void __launch_bounds__(CONV_THREADS, P::BLOCKS) conv_images_mm
 #pragma unroll
             for (int i = 0; i < S::A; i++) acc[i][j][e] = acc[i][j][2 + e] = start;
           }
-        conv_walk<P> walk(job, k, m0, M, n0);
-        bool         more = true;
-        int          begun = 0;
-        for (int step = 1 - MMA_BUFFERS;; step++) { /* copies run two steps ahead of the products */
-          if (step >= 0) {
-            ptx_copy_wait<MMA_BUFFERS - 2>();
-            __syncthreads();
-            if (step >= begun) break;
-          }
-          if (more && (more = walk.next())) walk.copy(memory + begun++ % MMA_BUFFERS * P::BUFFER);
-          ptx_copy_commit();
-          if (step < 0) continue;
-          const typename P::ELEMENT *from = memory + step % MMA_BUFFERS * P::BUFFER;
-          P::multiply(from, from + S::ROWS * P::LD, row, col, acc);
-        }
+        image_walk<P> walk(job, k, m0, M, n0);
+        conv_products<P>(walk, memory, m0 + row < M && n0 + col < job.out_size.c, row, col, acc);
 #pragma unroll
         for (int i = 0; i < 2 * S::A; i++) {
           const int32_t m = m0 + row + 8 * i + lane / 4;
@@ -212,29 +191,34 @@ static __global__ void __launch_bounds__(CONV_THREADS, P::BLOCKS) conv_images_mm
 
 template <class P>
 static mica_status mma_launch(const char *name, const conv_job &job, void *stream) {
-  const int64_t pixels = (int64_t)job.T * job.out_size.h * job.out_size.w;
-  const int64_t high = (pixels + P::SHAPE::ROWS - 1) / P::SHAPE::ROWS;
-  const int64_t across = (job.out_size.c + P::SHAPE::COLS - 1) / P::SHAPE::COLS;
-  mica_status   status = micak_launch(name, conv_pack<typename P::BITS>,
-                                      dim3(mma_round(job.in.c) / PACK * mma_round(job.out_size.c) / PACK,
-                                           job.packed_task[0] || job.packed_task[1] ? micak_task_blocks(job.B) : 1, job.terms),
-                                      dim3(PACK_THREADS), 0, stream, job);
-  if (status < 0) return status;
+  typedef typename P::SHAPE S;
+  const int64_t high = ((int64_t)job.T * job.out_size.h * job.out_size.w + S::ROWS - 1) / S::ROWS;
+  const int64_t across = (job.out_size.c + S::COLS - 1) / S::COLS;
   return micak_launch(name, conv_images_mma<P>, dim3(micak_blocks(high * across, 1), micak_task_blocks(job.B)),
-                      dim3(CONV_THREADS), MMA_BUFFERS * P::BUFFER * sizeof(typename P::ELEMENT), stream, job);
+                      dim3(CONV_THREADS), MMA_BUFFERS * image_walk<P>::BUFFER * sizeof(typename P::ELEMENT), stream, job);
 }
-mica_status conv_run_mma(const char *name, conv_job job, const mica_exec *exec) {
-  mica_status   status = plane_check_task(name, (int64_t)mma_round(job.in.c) * job.K * job.K, mma_round(job.out_size.c));
-  if (status < 0) return status;
-  const int64_t each = 8, size = (int64_t)mma_round(job.in.c) * mma_round(job.out_size.c) * job.K * job.K * 2;
+/* P: the products of a shape */
+template <template <class> class P>
+static mica_status mma_images(const char *name, conv_job job, const mica_exec *exec) {
+  typedef typename P<mma_broad>::BITS BITS;
+  const int32_t each = 16 / sizeof(BITS), in = mma_round(job.in.c), out = mma_round(job.out_size.c);
+  const int64_t size = (int64_t)in * out * job.K * job.K * (int64_t)sizeof(BITS);
   char         *at = static_cast<char *>(exec->scratch);
+  mica_status   status = plane_check_task(name, (int64_t)in * job.K * job.K, out);
+  if (status < 0) return status;
   job.wide = job.in.c % each == 0;
+  bool own = false;
   for (int s = 0; s < job.terms; s++) {
     const plane &w = job.w[s].p;
     job.wide = job.wide && image_by(job.x[s], each);
     job.packed[s] = at, job.packed_task[s] = w.slot || w.task ? size : 0;
-    at += (job.packed_task[s] ? job.B : 1) * size;
+    at += (job.packed_task[s] ? job.B : 1) * size, own = own || job.packed_task[s];
   }
-  return job.out_size.c <= half_narrow::SHAPE::COLS ? mma_launch<half_narrow>(name, job, exec->stream)
-                                                     : mma_launch<half_broad>(name, job, exec->stream);
+  status = micak_launch(name, conv_pack<BITS>, dim3(in / PACK * (out / PACK), own ? micak_task_blocks(job.B) : 1, job.terms),
+                        dim3(PACK_THREADS), 0, exec->stream, job);
+  if (status < 0) return status;
+  return out <= mma_narrow::COLS ? mma_launch<P<mma_narrow>>(name, job, exec->stream)
+                                 : mma_launch<P<mma_broad>>(name, job, exec->stream);
 }
+
+#endif
