@@ -7,7 +7,7 @@ template <class S>
 struct conv_half {
   typedef uint16_t ELEMENT, BITS;
   typedef S        SHAPE;
-  enum { K_LD = half_side<S::ROWS>::K_LD, X_LD = half_side<S::ROWS>::X_LD, BLOCKS = 4 };
+  enum { K_LD = half_side<S::ROWS>::K_LD, X_LD = half_side<S::ROWS>::X_LD, BLOCKS = S::A == 4 ? 3 : 4 };
   static __device__ __forceinline__ void multiply(const uint16_t *a, const uint16_t *b, bool along_k, int row, int col,
                                                   float (&acc)[S::A][4 * S::B][4]) {
     half_multiply<S>(a, b, along_k, along_k, row, col, acc);

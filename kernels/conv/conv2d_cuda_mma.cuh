@@ -7,6 +7,7 @@
 #include "conv/conv2d_cuda_internal.cuh"
 
 enum { MMA_TERMS = 32, MMA_BUFFERS = 3 };
+typedef tile_shape<4, 1, 2, 2, MMA_TERMS> mma_large;  /* 128 x 64 */
 typedef tile_shape<2, 1, 2, 2, MMA_TERMS> mma_broad;  /* 64 x 64 */
 typedef tile_shape<2, 1, 4, 1, MMA_TERMS> mma_narrow; /* 128 x 32 */
 

@@ -4,6 +4,7 @@
 #ifndef MICA_KERNELS_CONV_CUDA_MMA_IMAGES_CUH
 #define MICA_KERNELS_CONV_CUDA_MMA_IMAGES_CUH
 
+#include "common/cuda_units.h"
 #include "conv/conv2d_cuda_mma.cuh"
 
 enum { PACK = 32, PACK_TAPS = 9, PACK_LD = PACK * PACK_TAPS + 1, PACK_THREADS = 256 };
@@ -189,13 +190,16 @@ static __global__ void __launch_bounds__(CONV_THREADS, P::BLOCKS) conv_images_mm
 
 /* ---- launchers ---- */
 
-template <class P>
-static mica_status mma_launch(const char *name, const conv_job &job, void *stream) {
-  typedef typename P::SHAPE S;
+template <class S>
+static dim3 mma_grid(const conv_job &job) {
   const int64_t high = ((int64_t)job.T * job.out_size.h * job.out_size.w + S::ROWS - 1) / S::ROWS;
   const int64_t across = (job.out_size.c + S::COLS - 1) / S::COLS;
-  return micak_launch(name, conv_images_mma<P>, dim3(micak_blocks(high * across, 1), micak_task_blocks(job.B)),
-                      dim3(CONV_THREADS), MMA_BUFFERS * image_walk<P>::BUFFER * sizeof(typename P::ELEMENT), stream, job);
+  return dim3(micak_blocks(high * across, 1), micak_task_blocks(job.B));
+}
+template <class P>
+static mica_status mma_launch(const char *name, const conv_job &job, void *stream) {
+  return micak_launch(name, conv_images_mma<P>, mma_grid<typename P::SHAPE>(job), dim3(CONV_THREADS),
+                      MMA_BUFFERS * image_walk<P>::BUFFER * sizeof(typename P::ELEMENT), stream, job);
 }
 /* P: the products of a shape */
 template <template <class> class P>
@@ -217,8 +221,12 @@ static mica_status mma_images(const char *name, conv_job job, const mica_exec *e
   status = micak_launch(name, conv_pack<BITS>, dim3(in / PACK * (out / PACK), own ? micak_task_blocks(job.B) : 1, job.terms),
                         dim3(PACK_THREADS), 0, exec->stream, job);
   if (status < 0) return status;
-  return out <= mma_narrow::COLS ? mma_launch<P<mma_narrow>>(name, job, exec->stream)
-                                 : mma_launch<P<mma_broad>>(name, job, exec->stream);
+  if (out <= mma_narrow::COLS) return mma_launch<P<mma_narrow>>(name, job, exec->stream);
+  /* the tile changes no bits: the large one where it fills the device */
+  bool fills = false;
+  status = micak_fills(name, mma_grid<mma_large>(job), &fills);
+  if (status < 0) return status;
+  return fills ? mma_launch<P<mma_large>>(name, job, exec->stream) : mma_launch<P<mma_broad>>(name, job, exec->stream);
 }
 
 #endif

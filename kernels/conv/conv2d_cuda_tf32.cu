@@ -14,7 +14,7 @@ struct conv_split {
   typedef float    ELEMENT;
   typedef uint32_t BITS;
   typedef S        SHAPE;
-  enum { K_LD = tf32_side<S::ROWS>::K_LD, X_LD = tf32_side<S::ROWS>::X_LD, BLOCKS = SPLIT_BLOCKS };
+  enum { K_LD = tf32_side<S::ROWS>::K_LD, X_LD = tf32_side<S::ROWS>::X_LD, BLOCKS = S::A == 4 ? 2 : (int)SPLIT_BLOCKS };
   static __device__ __forceinline__ void multiply(const float *a, const float *b, bool along_k, int row, int col,
                                                   float (&acc)[S::A][4 * S::B][4]) {
     tf32_multiply<S>(a, b, along_k, along_k, row, col, acc);

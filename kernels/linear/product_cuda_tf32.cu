@@ -1,5 +1,6 @@
 /* products of fp32 operands on the tensor cores, to fp32 accuracy (cuda_tile_tf32.cuh) */
 #include "common/cuda_tile_tf32.cuh"
+#include "common/cuda_units.h"
 #include "linear/product_loop.cuh"
 
 typedef tile_shape<4, 1, 2, 2, TF32_TERMS> product_large;  /* 128 x 64, 128 threads */
@@ -96,13 +97,10 @@ static mica_status product_run_as(const product_job &job, void *stream) {
                       product_grid(job, S::ROWS, S::COLS), dim3(S::THREADS), product_split<S>::BYTES, stream, job);
 }
 
-/* the tile changes no bits: the larger one where it gives nine of ten multiprocessors two blocks */
+/* the tile changes no bits: the larger one where it fills the device */
 mica_status product_run_tf32(const product_job &job, void *stream) {
-  const dim3  grid = product_grid(job, product_large::ROWS, product_large::COLS);
-  int         device = 0, units = 0;
-  cudaError_t code = cudaGetDevice(&device);
-  if (code == cudaSuccess) code = cudaDeviceGetAttribute(&units, cudaDevAttrMultiProcessorCount, device);
-  if (code != cudaSuccess) return micak_cuda_error("cudaDeviceGetAttribute", job.name, code);
-  return (uint64_t)grid.x * grid.y * grid.z * 10 >= (uint64_t)units * 18 ? product_run_as<product_large>(job, stream)
-                                                   : product_run_as<product_middle>(job, stream);
+  bool        fills = false;
+  mica_status status = micak_fills(job.name, product_grid(job, product_large::ROWS, product_large::COLS), &fills);
+  if (status < 0) return status;
+  return fills ? product_run_as<product_large>(job, stream) : product_run_as<product_middle>(job, stream);
 }
