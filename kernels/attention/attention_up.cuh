@@ -62,7 +62,7 @@ ATTN_DEVICE void attn_rows(const attn_job &job, attn_up<C, HVP> &u, int64_t b, i
   for (int i = 0; i < C::TM; i++) {
     const int    r = ly + C::RY * i, row = i0 + r;
     const bool   valid = row < T;
-    const float *o = u.o + r * job.ld, *ot = u.ot + r * job.ld;
+    const float *o = u.o + r * job.ld, *ot = HVP ? u.ot + r * job.ld : NULL;
     float        delta = 0, delta_t = 0;
 #pragma unroll 1
     for (int d = lx; d < a.D && valid; d += C::RX) {
