@@ -308,11 +308,10 @@ static __global__ void __launch_bounds__(MEM_THREADS, 1) memory_up(const __grid_
           for (int i = 0; i < MEM_R; i++)
 #pragma unroll
             for (int c = 0; c < MEM_J; c++) {
-              const int    at = (n * CELLS + i * MEM_J + c) * lanes;
-              const float *from = kept + (int64_t)(chunk - 1) * size.start + at;
-              float       *into = own_start + n * CELLS + i * MEM_J + c;
-              *into = chunk ? *from : S[n].v[i][c];
-              if constexpr (DUAL) into[MEM_R * MEM_J] = chunk ? from[MEM_R * MEM_J * lanes] : S[n].t[i][c];
+              const int64_t at = (int64_t)(chunk - 1) * size.start + (n * CELLS + i * MEM_J + c) * lanes;
+              float        *into = own_start + n * CELLS + i * MEM_J + c;
+              *into = chunk ? kept[at] : S[n].v[i][c];
+              if constexpr (DUAL) into[MEM_R * MEM_J] = chunk ? kept[at + MEM_R * MEM_J * lanes] : S[n].t[i][c];
             }
       }
       team.sync();
