@@ -80,7 +80,6 @@ struct image_walk {
         x(NULL), w(NULL) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
-      from[j] = NULL;
       at[j] = conv_pixel_of(job, m0 + row + j * AT_ONCE);
       if (m0 + row + j * AT_ONCE >= M) at[j].t = -1;
       at[j].p = job.up ? at[j].p + job.pad : at[j].p * job.stride - job.pad;
@@ -89,13 +88,17 @@ struct image_walk {
   }
   /* the next 32 terms, the first at first; false: no more */
   __device__ __forceinline__ bool next() {
-    w += MMA_TERMS;
+    if ((c += MMA_TERMS) < job.in.c) {
+      w += MMA_TERMS;
 #pragma unroll
-    for (int j = 0; j < ROWS; j++) from[j] += MMA_TERMS * (int64_t)col;
-    if ((c += MMA_TERMS) < job.in.c) return true;
+      for (int j = 0; j < ROWS; j++) from[j] += MMA_TERMS * (int64_t)col;
+      return true;
+    }
     c = 0;
     if (++kx == job.K) kx = 0, ky++;
-    if (ky >= job.K) {
+    if (ky < job.K) {
+      w += MMA_TERMS;
+    } else {
       const char *task;
       do {
         if (++s >= job.terms) return false;

@@ -475,6 +475,7 @@ FAULTS = {
         ("conv/conv2d_cuda_mma_params.cuh", "conv2d", "if (++s >= job.terms) s = 0, part", "if (++s >= 1) s = 0, part"),
         ("conv/conv2d_cuda_mma_params.cuh", "conv2d", "if (to.p >= job.P) to.p -= job.P, to.t++;", "if (to.p > job.P) to.p -= job.P, to.t++;"),
         ("conv/conv2d_cuda_mma_params.cuh", "conv2d", "lane % 4 * 2 + j % 2;", "lane % 4 * 2 + 1 - j % 2;"),
+        ("conv/conv2d_cuda_mma_images.cuh", "conv2d", "to.add || k > b);", "to.add);"),
         ("conv/conv2d_cuda_params.cu", "conv2d", "m + PARAM_PIXELS + row < pixels, step);", "true, step);"),
         ("conv/conv2d_cuda_params.cuh", "conv2d", "+ (chunk == 0)) * cells;", ") * cells;"),
         ("conv/conv2d_cuda_params.cu", "conv2d", "            __syncthreads();                 /* two", "            /* two"),
