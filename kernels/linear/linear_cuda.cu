@@ -6,7 +6,7 @@
 /* ---- rows: dz, its tangent, and what the residual gets ---- */
 
 enum { ROWS_COPY, ROWS_DZ, ROWS_DZT, ROWS_THREADS = 256 };
-struct rows_job {
+struct linear_rows_job {
   int64_t        tasks, O;
   product_size   R;
   int32_t        kind, act;
@@ -14,7 +14,7 @@ struct rows_job {
   const int32_t *y_offsets, *z_offsets, *out_offsets;
 };
 
-static __global__ void __launch_bounds__(ROWS_THREADS) linear_rows(const __grid_constant__ rows_job job) {
+static __global__ void __launch_bounds__(ROWS_THREADS) linear_rows(const __grid_constant__ linear_rows_job job) {
   for (int64_t b = blockIdx.y; b < job.tasks; b += gridDim.y) {
     const int64_t place = wire_place(job.out, job.out_offsets, b), rows = product_count(job.R, b);
     if (place < 0 || wire_follows(job.out, job.out_offsets, b)) continue;
@@ -43,7 +43,7 @@ static __global__ void __launch_bounds__(ROWS_THREADS) linear_rows(const __grid_
   }
 }
 
-static mica_status run_rows(const char *name, rows_job job, void *stream) {
+static mica_status run_rows(const char *name, linear_rows_job job, void *stream) {
   if (!job.out.data) return MICA_OK;
   const int64_t R = job.R.longest;
   if (product_in_a_row(job.dy, job.y_offsets, R) && product_in_a_row(job.dyt, job.y_offsets, R) &&
@@ -224,7 +224,7 @@ static mica_status run_up(const mica_exec *exec, const mica_linear_args *a, bool
   dz_place dz = find_dz(a, hvp);
   float   *partial = reinterpret_cast<float *>(static_cast<char *>(exec->scratch) + dz_bytes(a, dz));
   if (dz.own) dz.wire.data = exec->scratch;
-  rows_job rows = {};
+  linear_rows_job rows = {};
   rows.tasks = a->B, rows.O = a->O, rows.R = product_size{ row_offsets(a), a->R, 1 }, rows.act = (int32_t)a->act;
   rows.dy = hvp ? a->y.td : a->y.d, rows.y_offsets = a->y.offsets;
   rows.out = hvp ? a->res.td : a->res.d, rows.out_offsets = a->res.offsets, rows.kind = ROWS_COPY;

@@ -11,7 +11,7 @@ enum { CONV_THREADS = 256, CONV_RUN = 16, CONV_FEW = 4 }; /* FEW: taps that most
 struct conv_term {
   plane w, x, edge;
 };
-struct conv_job {
+struct short_conv_job {
   int64_t        B;
   int32_t        T, C, W, P, edge;           /* edge: the output is state_in or state_out */
   const int32_t *offsets;
@@ -28,7 +28,7 @@ struct conv_sequence {
   const char *x, *edge;
   int32_t     T, P, c;
 };
-PLANE_DEVICE conv_sequence conv_enter(const conv_job &job, const conv_term &term, int64_t k, int32_t T, int32_t c) {
+PLANE_DEVICE conv_sequence conv_enter(const short_conv_job &job, const conv_term &term, int64_t k, int32_t T, int32_t c) {
   return { plane_task(term.x, k), plane_task(term.edge, k), T, job.P, c };
 }
 /* of the way down: from -P on */
@@ -39,7 +39,7 @@ PLANE_DEVICE float conv_past(const conv_term &term, const conv_sequence &s, int3
 
 /* outputs of one run of rows: sums over taps; UP: of the tokens behind instead of those before */
 template <int TAPS, int TERMS, bool UP>
-PLANE_DEVICE void conv_run(const conv_job &job, int64_t k, int32_t T, int32_t first, int32_t begin, int32_t end,
+PLANE_DEVICE void conv_run(const short_conv_job &job, int64_t k, int32_t T, int32_t first, int32_t begin, int32_t end,
                            int32_t c, char *out, bool add) {
   conv_sequence s[TERMS];
   float         w[TERMS][TAPS], x[TERMS][TAPS]; /* x: the token at step i is in i % TAPS */
@@ -82,7 +82,7 @@ PLANE_DEVICE void conv_run(const conv_job &job, int64_t k, int32_t T, int32_t fi
 }
 
 template <int TAPS, int TERMS, bool UP>
-static __global__ void __launch_bounds__(CONV_THREADS, 2) short_conv_walk(const __grid_constant__ conv_job job) {
+static __global__ void __launch_bounds__(CONV_THREADS, 2) short_conv_walk(const __grid_constant__ short_conv_job job) {
   const plane   &w = job.out;
   const uint32_t C = (uint32_t)job.C;
   for (int64_t b = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; b < job.B; b += (int64_t)gridDim.y * blockDim.y) {
@@ -111,7 +111,7 @@ static __global__ void __launch_bounds__(CONV_THREADS, 2) short_conv_walk(const 
 /* cotangents of the weights: blocks of (columns, lanes over the runs of a part's tasks) */
 template <int TAPS, int TERMS>
 static __global__ void __launch_bounds__(CONV_THREADS, 2)
-    short_conv_taps(const __grid_constant__ conv_job job, double *scratch) {
+    short_conv_taps(const __grid_constant__ short_conv_job job, double *scratch) {
   __shared__ double partial[CONV_THREADS];
   const int column = (int)threadIdx.x, lane = (int)threadIdx.y, lanes = (int)blockDim.y;
   const int t = lane * (int)blockDim.x + column;
@@ -177,13 +177,13 @@ static __global__ void __launch_bounds__(CONV_THREADS, 2)
 
 /* ---- launchers ---- */
 
-static conv_job conv_open(const mica_short_conv_args *a) {
-  conv_job job = {};
+static short_conv_job conv_open(const mica_short_conv_args *a) {
+  short_conv_job job = {};
   job.B = a->B, job.T = (int32_t)a->T, job.C = (int32_t)a->C, job.W = (int32_t)a->W, job.P = (int32_t)a->P;
   job.offsets = a->x.offsets;
   return job;
 }
-static mica_status conv_check(const char *name, const mica_short_conv_args *a, const conv_job &job) {
+static mica_status conv_check(const char *name, const mica_short_conv_args *a, const short_conv_job &job) {
   const plane all[] = { job.out, job.term[0].w, job.term[0].x, job.term[0].edge,
                         job.term[1].w, job.term[1].x, job.term[1].edge };
   mica_status status = plane_check(name, all, 7);
@@ -192,7 +192,7 @@ static mica_status conv_check(const char *name, const mica_short_conv_args *a, c
 
 /* one output of a walk */
 template <int TERMS, bool UP>
-static mica_status conv_walk(const char *name, const mica_short_conv_args *a, conv_job job, const plane &out, int edge,
+static mica_status conv_walk(const char *name, const mica_short_conv_args *a, short_conv_job job, const plane &out, int edge,
                              const mica_exec *exec) {
   job.out = out, job.edge = edge;
   if (!out.data || a->B <= 0) return MICA_OK;
@@ -205,7 +205,7 @@ static mica_status conv_walk(const char *name, const mica_short_conv_args *a, co
                       0, exec->stream, job);
 }
 template <int TERMS>
-static mica_status conv_taps(const char *name, const mica_short_conv_args *a, conv_job job, const mica_wire &wire,
+static mica_status conv_taps(const char *name, const mica_short_conv_args *a, short_conv_job job, const mica_wire &wire,
                              const mica_exec *exec) {
   job.out = plane_rows(wire, NULL);
   if (!wire.data || a->B <= 0) return MICA_OK;
@@ -228,7 +228,7 @@ static conv_term conv_term_of(const mica_wire &w, const int32_t *w_offsets, cons
 extern "C" mica_status micak_short_conv_forward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_short_conv_args *a = static_cast<const mica_short_conv_args *>(args);
   const char *name = "short_conv forward";
-  conv_job    job = conv_open(a);
+  short_conv_job job = conv_open(a);
   job.term[0] = conv_term_of(a->w.v, NULL, a->x.v, a->x.offsets, a->state_in.v);
   mica_status status = conv_walk<1, false>(name, a, job, plane_rows(a->y.v, a->y.offsets), 0, exec);
   return status < 0 ? status : conv_walk<1, false>(name, a, job, plane_rows(a->state_out.v, NULL), 1, exec);
@@ -236,7 +236,7 @@ extern "C" mica_status micak_short_conv_forward_cuda(const mica_exec *exec, cons
 extern "C" mica_status micak_short_conv_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_short_conv_args *a = static_cast<const mica_short_conv_args *>(args);
   const char *name = "short_conv jvp";
-  conv_job    job = conv_open(a);
+  short_conv_job job = conv_open(a);
   job.term[0] = conv_term_of(a->w.v, NULL, a->x.t, a->x.offsets, a->state_in.t);
   job.term[1] = conv_term_of(a->w.t, NULL, a->x.v, a->x.offsets, a->state_in.v);
   mica_status status = conv_walk<2, false>(name, a, job, plane_rows(a->y.t, a->y.offsets), 0, exec);
@@ -245,7 +245,7 @@ extern "C" mica_status micak_short_conv_jvp_cuda(const mica_exec *exec, const vo
 extern "C" mica_status micak_short_conv_backward_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_short_conv_args *a = static_cast<const mica_short_conv_args *>(args);
   const char *name = "short_conv backward";
-  conv_job    job = conv_open(a);
+  short_conv_job job = conv_open(a);
   job.term[0] = conv_term_of(a->w.v, NULL, a->y.d, a->y.offsets, a->state_out.d);
   mica_status status = conv_walk<1, true>(name, a, job, plane_rows(a->x.d, a->x.offsets), 0, exec);
   if (status >= 0) status = conv_walk<1, true>(name, a, job, plane_rows(a->state_in.d, NULL), 1, exec);
@@ -255,7 +255,7 @@ extern "C" mica_status micak_short_conv_backward_cuda(const mica_exec *exec, con
 extern "C" mica_status micak_short_conv_backward_jvp_cuda(const mica_exec *exec, const void *args, int64_t, int64_t) {
   const mica_short_conv_args *a = static_cast<const mica_short_conv_args *>(args);
   const char *name = "short_conv backward_jvp";
-  conv_job    job = conv_open(a);
+  short_conv_job job = conv_open(a);
   job.term[0] = conv_term_of(a->w.v, NULL, a->y.td, a->y.offsets, a->state_out.td);
   job.term[1] = conv_term_of(a->w.t, NULL, a->y.d, a->y.offsets, a->state_out.d);
   mica_status status = conv_walk<2, true>(name, a, job, plane_rows(a->x.td, a->x.offsets), 0, exec);

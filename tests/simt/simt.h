@@ -70,6 +70,7 @@ double   atomic_double(double *at, double value);
 /* ---- launches: a kernel's parameter types, for cudaLaunchKernel ---- */
 typedef void (*call_fn)(const void *kernel, void **arguments);
 void know_kernel(const void *kernel, const char *name, call_fn call, const size_t *sizes, int count);
+namespace { /* each file its own: structs of two rooms may share a name */
 template <class... P>
 struct call {
   template <size_t... I>
@@ -83,6 +84,7 @@ template <class... P>
 inline void know(void (*kernel)(P...), const char *name) {
   static const size_t sizes[] = { sizeof(P)..., 0 };
   know_kernel((const void *)kernel, name, call<P...>::run, sizes, (int)sizeof...(P));
+}
 }
 
 template <class T>
