@@ -131,6 +131,7 @@ static const mica_case cases[] = {
   { "B=2 T=2 H=6 W=5 I=24 O=16 K=2 pad=1 stride=2", MICA_CASE_PACKED },
   { "B=1 T=1 H=15 W=14 I=18 O=34 K=1 b=none", 0 }, /* five tasks: large tiles of a small device */
   { "B=1 T=1 H=3 W=3 I=17 O=16 K=4 pad=2", 0 },
+  { "B=1 T=1 H=3 W=3 I=8 O=8 K=2", 0 },          /* not by them, 16 bytes of inputs and outputs at a time */
   { "B=4 T=25 H=28 W=28 I=1 O=64 K=3 pad=1", MICA_CASE_BENCH },
   { "B=4 T=25 H=14 W=14 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH | MICA_CASE_SLOW },
   { "B=4 T=25 H=3 W=3 I=64 O=64 K=3 pad=1", MICA_CASE_BENCH },
