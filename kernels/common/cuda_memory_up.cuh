@@ -308,10 +308,11 @@ static __global__ void __launch_bounds__(MEM_THREADS, 1) memory_up(const __grid_
           for (int i = 0; i < MEM_R; i++)
 #pragma unroll
             for (int c = 0; c < MEM_J; c++) {
-              const int64_t at = (int64_t)(chunk - 1) * size.start + (n * CELLS + i * MEM_J + c) * lanes;
-              float        *into = own_start + n * CELLS + i * MEM_J + c;
-              *into = chunk ? kept[at] : S[n].v[i][c];
-              if constexpr (DUAL) into[MEM_R * MEM_J] = chunk ? kept[at + MEM_R * MEM_J * lanes] : S[n].t[i][c];
+              const int    at = (n * CELLS + i * MEM_J + c) * lanes;
+              const float *from = kept + (int64_t)(chunk - 1) * size.start + at;
+              float       *into = own_start + n * CELLS + i * MEM_J + c;
+              *into = chunk ? *from : S[n].v[i][c];
+              if constexpr (DUAL) into[MEM_R * MEM_J] = chunk ? from[MEM_R * MEM_J * lanes] : S[n].t[i][c];
             }
       }
       team.sync();
@@ -410,6 +411,7 @@ static inline mica_status mem_up(const micak_memory *m, const mica_exec *exec, i
   const mem_up_layout size = mem_up_sizes<RULE>(job);
   mem_stages(&job, RULE::WRITES | 1u << MEM_Q | 1u << MEM_D | 1u << MEM_E, DUAL,
              size.start + size.values + size.rows * (job.channel ? 2 : 1) + (2 + RULE::MOMENT) * size.cells);
+  if (!job.kept) job.kept = static_cast<float *>(job.k.v.data); /* one chunk keeps nothing: no place to look at, but not null */
   status = micak_launch(m->name, memory_up<RULE>, mem_grid(&job), mem_block(&job), mem_shared(&job), exec->stream, job);
   for (int i = 0; i < MEM_PARTS && status >= 0; i++) {
     const mica_port &port = *mem_part(job, i);
