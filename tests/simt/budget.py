@@ -201,6 +201,8 @@ def main():
     parser.add_argument("--to")
     parser.add_argument("--write", action="store_true")
     o = parser.parse_args()
+    if o.write and o.alone and not {"80", "90a"} <= set(o.alone.split(",")):
+        parser.error("--write needs figures of sm_80 and sm_90a: --alone 80,90a")
     red, used, kernels, size = [], {}, 0, 0      # used: (file, kernel) -> {sm: registers, "shared": bytes}
     budget = read_budget()
     started = time.time()

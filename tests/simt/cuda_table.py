@@ -43,10 +43,9 @@ DOUBLES = ("vectors of doubles are read by all lanes at once: 8 bytes a lane tak
            "same words; of tasks with few rows (the bench's are cut here) the four sums of a warp are of rows side by "
            "side, which meet in banks")
 TURNED = ("rows of the chunk lie K + 8 apart, which reading by rows wants: where a product takes columns, a quarter of a warp reads rows "
-          "0, 2, 4 and 6 of eight, and 0 and 4 share banks. Tokens 4 and 5, and 6 and 7, the other way round in all fragments mend it "
-          "without a select: tried with K = 32 and 64, the same bits, wavefronts 1.06 to 1.15 in place of 1.20 to 1.39 (with decay 1.9 "
-          "in place of 2.0), but instructions, which are the bound, -0.6 to +1.0 %, up to 16 registers more, and the walks of the delta "
-          "rule with tangents at K = 64 spill 8 bytes")
+          "0, 2, 4 and 6 of eight, and 0 and 4 share banks. Tokens 4 and 5, and 6 and 7, the other way round in all fragments would mend "
+          "it without a select, but instructions are what bounds these kernels, and the walks of the delta rule with tangents at K = 64 "
+          "have no registers left for it")
 FADED = ("; with decay what runs down a chunk is read 16 bytes a lane, the same ones by half a warp: a pass for each quarter of it, and "
          "rows of a lane's own key meet in banks")
 NEXT = ("states that lie in scratch have hidden units side by side; u, e and on the way back q- and k- are sums over them, a thread "
